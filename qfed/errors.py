@@ -1,0 +1,81 @@
+"""Everything qfed raises on purpose, and whose fault it is.
+
+    QfedError
+    |-- ConfigError            yours: a configuration value, a file, an argument   (exit status 2)
+    |   |-- DataError          yours: a table that does not fit its schema
+    |   |-- ShapeError         yours: a tensor of the wrong shape
+    |   |-- CircuitError       yours: a circuit that cannot be compiled or run as asked
+    |   `-- MissingExtra       yours: a part of qfed that is not installed
+    |-- PolicyRefused          this site's own policy says no
+    |   `-- BudgetExhausted    ... because the privacy budget would be exceeded     (exit status 2)
+    |-- ProtocolError
+    |   |-- LocalProtocolError yours: a call out of order
+    |   `-- RemoteProtocolError  the other side's: a message that must not be accepted
+    |-- QuorumLost             too few sites answered a round
+    `-- StateError             durable state is missing, corrupt or rolled back
+
+A message says what was expected, what came (`name=value`) and what to do; it never holds a secret.
+"""
+
+from __future__ import annotations
+
+
+class QfedError(Exception):
+    """Base of all errors that qfed raises on purpose; `exit_status` is what the command line returns."""
+
+    exit_status = 1
+
+
+class ConfigError(QfedError):
+    """A configuration value, file or argument that cannot be used as it is."""
+
+    exit_status = 2
+
+
+class DataError(ConfigError):
+    """A table that does not fit its schema: missing columns, strings where numbers belong, no rows."""
+
+
+class ShapeError(ConfigError):
+    """A tensor whose shape is not what the callee takes."""
+
+
+class CircuitError(ConfigError):
+    """A circuit that cannot be compiled, or does not fit its weights, wires or memory."""
+
+
+class MissingExtra(ConfigError):
+    """A part of qfed that is not installed here."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed; install it with: pip install 'qfed[{extra}]'")
+
+
+class PolicyRefused(QfedError):
+    """This site's own policy refuses what was asked."""
+
+
+class BudgetExhausted(PolicyRefused):
+    """The event would take the data set past its privacy budget; nothing was read or released."""
+
+    exit_status = 2
+
+
+class ProtocolError(QfedError):
+    """A step of the secure-aggregation protocol that must not happen."""
+
+
+class LocalProtocolError(ProtocolError):
+    """This side called a step out of order or with values that may not be sent."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent a message that must not be accepted."""
+
+
+class QuorumLost(QfedError):
+    """Fewer sites than the quorum answered a round; the model of the last good round is kept."""
+
+
+class StateError(QfedError):
+    """Durable state (keys, labels, ledger) is missing, corrupt or older than what was already used."""
