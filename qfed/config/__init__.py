@@ -1,0 +1,44 @@
+"""The configuration of a run: one TOML file; every field has a default, so an empty file is a valid run."""
+
+from qfed.config.reader import environment, load_config, replace, to_toml
+from qfed.config.schema import (
+    CIRCUITS,
+    EMBEDDED,
+    MAX_WIRES,
+    CategoricalColumn,
+    Column,
+    DataConfig,
+    Failure,
+    FederationConfig,
+    ModelConfig,
+    NumericColumn,
+    PrivacyConfig,
+    RunConfig,
+    SecAggConfig,
+    SimulationConfig,
+    TargetColumn,
+    TrainingConfig,
+)
+
+__all__ = [
+    "CIRCUITS",
+    "EMBEDDED",
+    "MAX_WIRES",
+    "CategoricalColumn",
+    "Column",
+    "DataConfig",
+    "Failure",
+    "FederationConfig",
+    "ModelConfig",
+    "NumericColumn",
+    "PrivacyConfig",
+    "RunConfig",
+    "SecAggConfig",
+    "SimulationConfig",
+    "TargetColumn",
+    "TrainingConfig",
+    "environment",
+    "load_config",
+    "replace",
+    "to_toml",
+]
