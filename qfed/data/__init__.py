@@ -1,1 +1,8 @@
-"""."""
+"""Records for a model: sources, schema, public-range scaling, and the dealing of records to simulated sites."""
+
+from qfed.data.draft import draft_schema
+from qfed.data.load import load, schema_of
+from qfed.data.partition import partition
+from qfed.data.records import Dataset, Records, Schema, SiteData
+
+__all__ = ["Dataset", "Records", "Schema", "SiteData", "draft_schema", "load", "partition", "schema_of"]

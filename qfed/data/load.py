@@ -1,0 +1,134 @@
+"""A configured source becomes records in [-1, 1], by public ranges and categories alone.
+
+    numeric      x = 2 (clip(v, low, high) - low) / (high - low) - 1            one coordinate
+    categorical  x[c] = +1 if v = c else -1                                     one coordinate a category
+    target       index of the class, or scaled like a numeric feature
+
+`low`, `high` and the categories come from the configuration (public knowledge); nothing is fitted to the records.
+Values outside a range are clipped and counted; the count depends on private records, so it goes to this machine's log
+and nowhere else.    Cost O(N F)    Errors DataError, MissingExtra
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+
+from qfed.config import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
+from qfed.data import embedded, table
+from qfed.data.records import Dataset, Records, Schema, Targets
+from qfed.errors import ConfigError, DataError
+
+_log = logging.getLogger(__name__)
+
+
+def schema_of(config: DataConfig) -> Schema:
+    """What the records will look like, known before any is read."""
+    columns, target = _layout(config)
+    features: list[str] = []
+    for column in columns:
+        if isinstance(column, CategoricalColumn):
+            features += [f"{column.name}={category}" for category in column.categories]
+        else:
+            features.append(column.name)
+    task = "regression" if target.classes is None else "classification"
+    return Schema(tuple(features), task, target.classes, target.name)  # type: ignore[arg-type]
+
+
+def load(config: DataConfig) -> Dataset:
+    """Read, check, encode and scale the records of `config.source`."""
+    schema = schema_of(config)
+    if config.source in EMBEDDED:
+        x, y = embedded.raw(config.source)
+        scaled = [_scale(x[:, i], c, config.source) for i, c in enumerate(embedded.COLUMNS[config.source])]
+        return Dataset(schema, Records(np.stack(scaled, axis=1), y))
+    columns, target = _layout(config)
+    by_site = [config.column] if config.partition == "column" and config.column is not None else []
+    data = table.read(config.source, [*(column.name for column in columns), target.name, *by_site])
+    parts = [part for column in columns for part in _encode(data, column)]
+    site_of = None
+    if by_site:
+        names = _present(data, by_site[0], data.text(by_site[0]), "say for every record which site it belongs to")
+        site_of = names.astype(np.str_)
+    return Dataset(schema, Records(np.stack(parts, axis=1), _targets(data, target)), site_of)
+
+
+def _layout(config: DataConfig) -> tuple[tuple[Column, ...], TargetColumn]:
+    if config.source in EMBEDDED:
+        return embedded.COLUMNS[config.source], embedded.TARGETS[config.source]
+    if not config.columns or config.target is None:  # only a config that went round validation gets here
+        raise ConfigError(f"data.source={config.source!r} is a file, so data.columns and data.target must be given")
+    return config.columns, config.target
+
+
+def _encode(data: table.Table, column: Column) -> list[npt.NDArray[np.float32]]:
+    if isinstance(column, CategoricalColumn):
+        cells = data.text(column.name)
+        if column.missing == "refuse":
+            _present(data, column.name, cells, 'fill them, or set missing = "CATEGORY" on the column')
+        else:
+            cells = np.where(table.is_empty(cells), column.missing, cells)
+        index = _indices(data, column.name, cells, column.categories, "categories")
+        return [np.where(index == c, 1, -1).astype(np.float32) for c in range(len(column.categories))]
+    values, empty = data.numbers(column.name)
+    if empty.any():
+        if column.missing == "refuse":
+            raise _empty(data, column.name, empty, "fill them, or set missing = NUMBER (a public one) on the column")
+        values = np.where(empty, column.missing, values)
+    return [_scale(values, column, data.file)]
+
+
+def _targets(data: table.Table, target: TargetColumn) -> Targets:
+    way_out = "a record without a target cannot be trained on; fill it or take the record out"
+    if target.classes is not None:
+        cells = _present(data, target.name, data.text(target.name), way_out)
+        return _indices(data, target.name, cells, target.classes, "classes")
+    if target.low is None or target.high is None:
+        raise ConfigError(f"data.target {target.name!r} needs either classes or both low and high")
+    values, empty = data.numbers(target.name)
+    if empty.any():
+        raise _empty(data, target.name, empty, way_out)
+    return _scale(values, NumericColumn(name=target.name, low=target.low, high=target.high), data.file)
+
+
+def _scale(values: npt.NDArray[np.float64], column: NumericColumn, source: str) -> npt.NDArray[np.float32]:
+    outside = int(np.count_nonzero((values < column.low) | (values > column.high)))
+    if outside:
+        _log.info(
+            "%s, column %r: %d of %d values outside its public range [%g, %g] were clipped to it "
+            "(this count is private to the site)",
+            *(source, column.name, outside, len(values), column.low, column.high),
+        )
+    # Halved before subtracting, so that no finite range overflows.
+    low, high = column.low / 2, column.high / 2
+    unit = (np.clip(values, column.low, column.high) / 2 - low) / (high - low)
+    return np.clip(2 * unit - 1, -1, 1).astype(np.float32)
+
+
+def _indices(
+    data: table.Table, name: str, cells: npt.NDArray[np.object_], known: tuple[str, ...], key: str
+) -> npt.NDArray[np.int64]:
+    position = {label: index for index, label in enumerate(known)}
+    index = np.fromiter((position.get(cell, -1) for cell in cells), dtype=np.int64, count=len(cells))
+    if (unknown := index < 0).any():
+        found = sorted({str(cell) for cell in cells[unknown]})
+        more = f" (and {len(found) - 3} other values)" if len(found) > 3 else ""
+        raise DataError(
+            f"{data.file}, column {name!r}: expected one of {list(known)}, got {', '.join(map(repr, found[:3]))}{more} "
+            f"in {table.rows_of(unknown)}; correct the file, or add what is publicly known to occur to {key}"
+        )
+    return index
+
+
+def _present(data: table.Table, name: str, cells: npt.NDArray[np.object_], way_out: str) -> npt.NDArray[np.object_]:
+    if (empty := table.is_empty(cells)).any():
+        raise _empty(data, name, empty, way_out)
+    return cells
+
+
+def _empty(data: table.Table, name: str, empty: npt.NDArray[np.bool_], way_out: str) -> DataError:
+    return DataError(
+        f"{data.file}, column {name!r}: {int(empty.sum())} empty cell(s), in {table.rows_of(empty)}; {way_out}"
+    )
