@@ -1,6 +1,6 @@
 """The configuration of a run: one TOML file; every field has a default, so an empty file is a valid run."""
 
-from qfed.config.reader import environment, load_config, replace, to_toml
+from qfed.config.reader import environment, load_config, load_site, replace, to_toml
 from qfed.config.schema import (
     CIRCUITS,
     EMBEDDED,
@@ -19,6 +19,7 @@ from qfed.config.schema import (
     TargetColumn,
     TrainingConfig,
 )
+from qfed.config.site import SiteConfig, SitePolicy
 
 __all__ = [
     "CIRCUITS",
@@ -35,10 +36,13 @@ __all__ = [
     "RunConfig",
     "SecAggConfig",
     "SimulationConfig",
+    "SiteConfig",
+    "SitePolicy",
     "TargetColumn",
     "TrainingConfig",
     "environment",
     "load_config",
+    "load_site",
     "replace",
     "to_toml",
 ]

@@ -11,13 +11,16 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from qfed.config.schema import RunConfig
+from qfed.config.site import SiteConfig
 from qfed.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[str] = ()) -> RunConfig:
@@ -30,30 +33,39 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
     tree: dict[str, Any] = {}
     origin, text = "", ""
     if path is not None:
-        file = Path(path)
-        origin = str(file)
-        try:
-            text = file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the configuration {origin}: {error.strerror}; qfed config init writes a first one"
-            ) from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"{origin} is not UTF-8 text; a configuration is a TOML file") from None
-        try:
-            tree = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{origin} is not valid TOML: {error}") from None
-        _anchor(tree, file.resolve().parent)
+        origin = str(path)
+        tree, text = _read(Path(path))
+        _anchor(tree, Path(path).resolve().parent)
     for item in overrides:
         key, sign, value = item.partition("=")
         if not sign or not key.strip():
             raise ConfigError(f"--set takes dotted.key=value, got {item!r}; for example --set privacy.epsilon=1")
         _assign(tree, key.strip().split("."), _toml_value(value.strip()), origin=f"--set {item}")
-    return _validate(tree, origin=origin, text=text)
+    return _validate(RunConfig, tree, origin=origin, text=text)
 
 
-def to_toml(config: RunConfig) -> str:
+def _read(file: Path) -> tuple[dict[str, Any], str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {file}: {error.strerror}; qfed config init writes a first one"
+        ) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{file} is not UTF-8 text; a configuration is a TOML file") from None
+    try:
+        return tomllib.loads(text), text
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+
+
+def load_site(path: str | os.PathLike[str]) -> SiteConfig:
+    """Read a site's `site.toml`; errors as for `load_config`."""
+    tree, text = _read(Path(path))
+    return _validate(SiteConfig, tree, origin=str(path), text=text)
+
+
+def to_toml(config: RunConfig | SiteConfig) -> str:
     """The resolved configuration as TOML; reading it back gives an equal object."""
     return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
 
@@ -63,7 +75,7 @@ def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     tree = _without_none(config.model_dump(mode="json"))
     for key, value in overrides.items():
         _assign(tree, key.split("."), value, origin=key)
-    return _validate(tree, origin="", text="")
+    return _validate(RunConfig, tree, origin="", text="")
 
 
 def environment(name: str) -> str | None:
@@ -99,33 +111,33 @@ def _assign(tree: dict[str, Any], keys: Sequence[str], value: Any, origin: str) 
     tree[keys[-1]] = value
 
 
-def _validate(tree: Mapping[str, Any], origin: str, text: str) -> RunConfig:
+def _validate(model: type[Model], tree: Mapping[str, Any], origin: str, text: str) -> Model:
     try:
-        return RunConfig.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError("\n".join(_explain(item, origin, text) for item in error.errors(include_url=False))) from None
+        lines = [_explain(model, item, origin, text) for item in error.errors(include_url=False)]
+        raise ConfigError("\n".join(lines)) from None
 
 
-def _explain(item: Any, origin: str, text: str) -> str:
+def _explain(model: type[BaseModel], item: Any, origin: str, text: str) -> str:
     """One line for one pydantic error: where, what came, what was expected, what to do."""
     path = [str(part) for part in item["loc"]]
     line = _line_of(path, text)
     where = (f"{origin}, line {line}: " if line else f"{origin}: ") if origin else ""
     field, kind, value = ".".join(path) or "configuration", item["type"], item["input"]
     if kind == "extra_forbidden":
-        known = _fields_at(path[:-1])
+        known = _fields_at(model, path[:-1])
         near = difflib.get_close_matches(path[-1], known, 1)
         hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
         return f"{where}unknown key {field}={value!r}; {hint}"
     if kind == "value_error":
         return f"{where}{field}: {item['ctx']['error']}"
     shown = value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
-    section = ".".join(path[:-1])
-    return f"{where}{field}={shown!r}: {item['msg'][0].lower()}{item['msg'][1:]}; see: qfed config schema{f' {section}' if section else ''}"
+    expected = item["msg"][0].lower() + item["msg"][1:]
+    return f"{where}{field}={shown!r}: {expected}; see: qfed config schema {path[0] if len(path) > 1 else ''}".rstrip()
 
 
-def _fields_at(path: Sequence[str]) -> list[str]:
-    model: Any = RunConfig
+def _fields_at(model: Any, path: Sequence[str]) -> list[str]:
     for part in path:
         found = model.model_fields.get(part) if _is_section(model) else None
         model = found.annotation if found is not None else None

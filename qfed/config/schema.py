@@ -230,8 +230,8 @@ class SecAggConfig(Section):
     """"off" sends updates in clear; simulation only, and every report says so."""
     update_clip: Positive = 4.0
     """Bound on the L2 norm of a site's update, so on each coordinate; a longer update is scaled down to it."""
-    bits: Annotated[int, Field(ge=8, le=24)] = 18
-    """Quantisation: 2^(bits-1) steps between 0 and the bound of an update's coordinate at weight 1."""
+    bits: Annotated[int, Field(ge=8, le=24)] | None = None
+    """Quantisation: 2^(bits-1) steps between 0 and update_clip; leave out for the finest that fits the ring."""
     ring_bits: Literal[32] = 32
     """Width w of the ring that masks live in."""
     max_weight: Annotated[int, Field(ge=1)] = 1024

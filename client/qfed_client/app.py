@@ -1,0 +1,100 @@
+"""A site as a Flower ClientApp: the same object for the in-process engine, Ray and SuperNode.
+
+Whatever goes wrong at a site stays there: the aggregator is told the type of the error, the site's log gets its text.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from qfed._flower import ClientApp, Context, Error, Message
+from qfed.errors import ConfigError, QfedError
+from qfed.federation import wire
+from qfed_client.site import Site
+
+log = logging.getLogger("qfed.site")
+app = ClientApp()
+
+SITE_REFUSED, SITE_FAILED = 100, 101
+_open: dict[Path, Site] = {}
+
+
+def site_folder(context: Context) -> Path:
+    """The folder of the site that a node stands for: `qfed-site`, or by partition below `qfed-sites` (simulation)."""
+    if isinstance(folder := context.node_config.get("qfed-site"), str):
+        return Path(folder)
+    sites, partition = context.run_config.get("qfed-sites"), context.node_config.get("partition-id")
+    if not isinstance(sites, str) or not isinstance(partition, int):
+        raise ConfigError("a node needs qfed-site in its node configuration, or (in a simulation) qfed-sites")
+    return Path(sites) / f"{partition:04d}"
+
+
+def close_sites() -> None:
+    """Close every site that this process kept open."""
+    while _open:
+        _open.popitem()[1].close()
+
+
+def _answer(message: Message, context: Context, work: Callable[[Site], wire.Fields]) -> Message:
+    try:
+        folder = site_folder(context)
+        if context.run_config.get("qfed-warm") == "yes":
+            if folder not in _open:
+                _open[folder] = Site(folder)
+            return Message(wire.pack(work(_open[folder])), reply_to=message)
+        site = Site(folder)
+        try:
+            return Message(wire.pack(work(site)), reply_to=message)
+        finally:
+            site.close()
+    except QfedError as error:
+        log.warning("%s refused: %s: %s", message.metadata.message_type, type(error).__name__, error)
+        return Message(Error(SITE_REFUSED, type(error).__name__), reply_to=message)
+    except Exception as error:  # noqa: BLE001  Flower would send the exception's text, which may hold data, to the aggregator
+        log.exception("%s failed", message.metadata.message_type)
+        return Message(Error(SITE_FAILED, type(error).__name__), reply_to=message)
+
+
+@app.query("join")  # type: ignore[untyped-decorator,unused-ignore]
+def join(message: Message, context: Context) -> Message:
+    """Say who this is and agree to a run, or refuse it."""
+
+    def work(site: Site) -> wire.Fields:
+        fields = wire.unpack(message, run=str, config=str)
+        return {"site": site.join(str(fields["run"]), str(fields["config"]))}
+
+    return _answer(message, context, work)
+
+
+@app.query("secagg")  # type: ignore[untyped-decorator,unused-ignore]
+def secagg(message: Message, context: Context) -> Message:
+    """Answer a message of secure aggregation."""
+
+    def work(site: Site) -> wire.Fields:
+        fields = wire.unpack(message, run=str, body=bytes)
+        return {"body": site.protocol(str(fields["run"]), bytes(fields["body"]))}  # type: ignore[arg-type]
+
+    return _answer(message, context, work)
+
+
+@app.train()  # type: ignore[untyped-decorator,unused-ignore]
+def train(message: Message, context: Context) -> Message:
+    """Train from the global model and upload the masked contribution."""
+    return _contribute(message, context, train=True)
+
+
+@app.evaluate()  # type: ignore[untyped-decorator,unused-ignore]
+def evaluate(message: Message, context: Context) -> Message:
+    """Score the global model on held-out records and upload the masked sums."""
+    return _contribute(message, context, train=False)
+
+
+def _contribute(message: Message, context: Context, *, train: bool) -> Message:
+    def work(site: Site) -> wire.Fields:
+        fields = wire.unpack(message, run=str, round=int, model=bytes, request=bytes)
+        model, request = bytes(fields["model"]), bytes(fields["request"])  # type: ignore[arg-type]
+        return {"body": site.contribute(str(fields["run"]), int(fields["round"]), model, request, train=train)}
+
+    return _answer(message, context, work)

@@ -1,0 +1,162 @@
+"""A site: one folder that holds its settings, keys, records and durable state, and its say in every message.
+
+site.toml         name, data set, policy (see qfed.config.SiteConfig)
+identity.key      private keys, never leave the site
+federation.json   roster and pinned policy, handed out of band
+records.npz       the records
+ledger.db         privacy spent, by data set
+secagg.db         labels, epoch keys, cached uploads
+runs/RUN.toml     configurations of the runs it agreed to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+
+from qfed.config import RunConfig, SiteConfig, load_config, load_site
+from qfed.data import SiteData
+from qfed.errors import LocalProtocolError, PolicyRefused, RemoteProtocolError
+from qfed.federation import wire
+from qfed.federation.contribution import greatest_weight, layout_of, policy_of
+from qfed.federation.local import experiment_rng, learner_for
+from qfed.privacy.ledger import Ledger, Limits
+from qfed.secagg import ClientSession, ClientStore, Federation, Identity, encode
+
+
+class Site:
+    """A site's folder, opened. Keep it open between messages only where no other process serves the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config: SiteConfig = load_site(folder / "site.toml")
+        self._federation = Federation.load(folder / "federation.json")
+        self._store = ClientStore(folder / "secagg.db")
+        self._ledger = Ledger(folder / "ledger.db", Limits(self.config.policy.epsilon, self.config.policy.delta))
+        self._sessions: dict[str, ClientSession] = {}
+        self._runs: dict[str, RunConfig] = {}
+
+    def close(self) -> None:
+        """Close the durable state."""
+        self._store.close()
+        self._ledger.close()
+
+    @cached_property
+    def _identity(self) -> Identity:
+        return Identity.load(self.folder / "identity.key")
+
+    def join(self, run: str, config_toml: str) -> str:
+        """Agree to a run, or refuse it (PolicyRefused) before any record is read; the site's name."""
+        if not run.isalnum():
+            raise RemoteProtocolError(f"a run's identifier is letters and digits, got run={run!r}")
+        file = self.folder / "runs" / f"{run}.toml"
+        file.parent.mkdir(exist_ok=True)
+        draft = file.with_suffix(".asked")
+        draft.write_text(config_toml, encoding="utf-8")
+        config = load_config(draft)
+        self._check(config)
+        draft.replace(file)
+        self._runs[run] = config
+        return self.config.name
+
+    def _check(self, config: RunConfig) -> None:
+        policy = self.config.policy
+        if policy.require_privacy and config.privacy.mode == "off":
+            raise PolicyRefused('this site refuses runs without differential privacy, got privacy.mode="off"')
+        if config.privacy.mode != "off" and config.privacy.epsilon > policy.epsilon:
+            raise PolicyRefused(
+                f"this site's budget is epsilon={policy.epsilon}, the run asks for {config.privacy.epsilon}"
+            )
+        if config.privacy.mode != "off" and config.privacy.delta > policy.delta:
+            raise PolicyRefused(f"this site's policy is delta={policy.delta}, the run asks for {config.privacy.delta}")
+        if ":" in config.model.circuit and not policy.own_circuits:
+            raise PolicyRefused(
+                f"this site runs built-in circuits only, the run asks for code in {config.model.circuit!r}"
+            )
+        if config.secagg.mode == "off" and policy.require_secagg:
+            raise PolicyRefused('this site refuses to send updates in clear, got secagg.mode="off"')
+        if (
+            config.secagg.mode == "on"
+            and policy_of(config, self._federation.policy.federation_id) != self._federation.policy
+        ):
+            raise PolicyRefused(
+                "the run's secure aggregation differs from the policy pinned in this site's federation file"
+            )
+
+    def _run(self, run: str) -> RunConfig:
+        if run not in self._runs:
+            file = self.folder / "runs" / f"{run}.toml"
+            if not file.exists():
+                raise LocalProtocolError(f"this site has not agreed to run={run!r}")
+            self._runs[run] = load_config(file)
+        return self._runs[run]
+
+    def _session(self, run: str) -> ClientSession:
+        if run not in self._sessions:
+            self._sessions[run] = ClientSession(self._identity, self._federation, self._store, run)
+        return self._sessions[run]
+
+    def protocol(self, run: str, body: bytes) -> bytes:
+        """Answer a message of secure aggregation."""
+        self._run(run)
+        return self._session(run).handle(body)
+
+    def contribute(self, run: str, round: int, model: bytes, request: bytes, *, train: bool) -> bytes:
+        """Train (or only evaluate) and return the encoded, masked vector of this round.
+
+        A redelivered request gets the bytes of the first answer; nothing is trained or masked twice.
+        """
+        config = self._run(run)
+        secure = config.secagg.mode == "on"
+        session = self._session(run) if secure else None
+        if session is not None:
+            if session.round_of(request)[1] != round:
+                raise RemoteProtocolError(f"the request's label is of another round than round={round}")
+            if (cached := session.cached_upload(request)) is not None:
+                return cached
+        values = self._values(config, run, round, model, train=train)
+        policy = policy_of(config, self._federation.policy.federation_id)
+        learner = learner_for(config)
+        layout = layout_of(config, policy, learner.parameters, learner.metric, train=train)
+        seed = self.config.rounding_seed
+        rounding = (
+            np.random.default_rng() if seed is None else experiment_rng(seed, f"{self.config.name}/rounding", round)
+        )
+        vector = encode(layout, values, rounding, policy, config.federation.sites)
+        return session.upload(request, vector) if session is not None else vector.tobytes()
+
+    def _values(
+        self, config: RunConfig, run: str, round: int, model: bytes, *, train: bool
+    ) -> Mapping[str, np.ndarray]:
+        """The blocks of a contribution (see qfed.federation.contribution), before encoding."""
+        learner = learner_for(config)
+        vector = wire.vector_from_bytes(model, learner.parameters)
+        blocks: dict[str, np.ndarray] = {}
+
+        @cache
+        def records() -> (
+            SiteData
+        ):  # opened by whoever asks first: when training, the plan, after it has charged the ledger
+            return SiteData.load(self.folder / self.config.records, learner.schema)
+
+        if train:
+            private = config.privacy.mode != "off"
+            update = learner.train(
+                vector,
+                lambda: records().train,
+                ledger=self._ledger if private else None,
+                dataset=self.config.dataset,
+                run=run,
+                round=round,
+            )
+            weight = min(len(records().train), greatest_weight(config))
+            blocks |= {"update": weight * update, "weight": np.array([weight], float)}
+        evaluation = learner.evaluate(vector, records().test)
+        return blocks | {
+            "score": np.array([evaluation.score]),
+            "loss": np.array([evaluation.loss]),
+            "records": np.array([evaluation.records]),
+        }

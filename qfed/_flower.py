@@ -1,0 +1,87 @@
+"""The only file that imports Flower: public names for the rest of qfed, and the few internals it needs.
+
+Telemetry and update checks are off before Flower is imported (set the two variables yourself to turn them on).
+`tests/unit/federation/test_flower_contract.py` says which internal moved when flwr is bumped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = [
+    "ClientApp",
+    "ConfigRecord",
+    "Context",
+    "Error",
+    "Grid",
+    "Message",
+    "RecordDict",
+    "Run",
+    "ServerApp",
+    "assume_identity",
+    "name_message",
+    "run_on_ray",
+]
+
+SERVER_NODE = 1
+
+
+def assume_identity(run_id: int) -> None:
+    """Tell Flower's `Message` which run and node this process speaks for; it refuses to be made without."""
+    TaskIdentity.task_id = 1
+    TaskIdentity.run_id = run_id
+    TaskIdentity.node_id = SERVER_NODE
+
+
+def name_message(message: Message, message_id: str) -> None:
+    """Give a message its identifier, which otherwise a SuperLink does."""
+    message.metadata.__dict__["_message_id"] = message_id
+
+
+def run_on_ray(
+    server_app: ServerApp,
+    client_app: ClientApp,
+    sites: int,
+    server_config: dict[str, str],
+    client_bundle: Path,
+    cpus_per_site: float = 1.0,
+) -> None:
+    """Run both apps on Flower's Ray runtime until the ServerApp returns; its exception is raised here.
+
+    `client_bundle` is a folder with a pyproject.toml, whose [tool.flwr.app.config] reaches every site's Context:
+    without one the runtime hands sites an empty run configuration.
+    """
+    from flwr.common.constant import RUN_ID_NUM_BYTES, SUPERLINK_NODE_ID, TASK_ID_NUM_BYTES
+    from flwr.server.superlink.linkstate.utils import generate_rand_int_from_bytes
+    from flwr.simulation.run_simulation import _run_simulation
+    from flwr.supercore.constant import NOOP_FEDERATION_ID
+    from flwr.supercore.telemetry import EventType
+
+    run = Run.create_empty(run_id=generate_rand_int_from_bytes(RUN_ID_NUM_BYTES))
+    run.primary_task_id = generate_rand_int_from_bytes(TASK_ID_NUM_BYTES)
+    run.federation_id = NOOP_FEDERATION_ID
+    assume_identity(run.run_id)
+    TaskIdentity.node_id = SUPERLINK_NODE_ID
+    _run_simulation(
+        num_supernodes=sites,
+        exit_event=EventType.PYTHON_API_RUN_SIMULATION_LEAVE,
+        client_app=client_app,
+        server_app=server_app,
+        server_app_context=Context(run.run_id, SUPERLINK_NODE_ID, {}, RecordDict(), dict(server_config)),
+        app_dir=str(client_bundle),
+        backend_config={
+            "init_args": {"logging_level": 30, "log_to_driver": False, "include_dashboard": False},
+            "client_resources": {"num_cpus": cpus_per_site, "num_gpus": 0.0},
+        },
+        run=run,
+    )

@@ -1,0 +1,38 @@
+"""What a site decides for itself: where its records lie, and what it refuses whatever the aggregator asks."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from qfed.config.schema import Positive, Section
+
+
+class SitePolicy(Section):
+    """The site's floor: a run that asks for less protection is refused before any record is read."""
+
+    epsilon: Positive
+    """Budget of the data set over all runs."""
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    """Failure probability that the budget is meant at."""
+    require_privacy: bool = True
+    """Refuse runs without differential privacy."""
+    require_secagg: bool = True
+    """Refuse runs whose updates would travel in clear."""
+    own_circuits: bool = False
+    """Accept runs whose circuit is code in a file on this site's disk."""
+
+
+class SiteConfig(Section):
+    """`site.toml` of one site; all other files of the site lie in the same folder."""
+
+    name: str
+    """The site's name in the federation file."""
+    dataset: str
+    """Identifier of its data set in the ledger; the budget belongs to it, not to a run."""
+    records: str = "records.npz"
+    """File of the site's records, relative to the folder."""
+    rounding_seed: int | None = None
+    """Seed of stochastic rounding, for reproducible simulations; leave out for the operating system's entropy."""
+    policy: SitePolicy

@@ -1,0 +1,115 @@
+"""A site's part of a round: global model in, bounded update and evaluation sums out.
+
+    delta = local_steps of (DP-)SGD from the global model, minus it;   ||delta||_2 <= update_clip
+
+Training goes through `privacy.plan`, which charges the ledger before the records are read. Scaling an update down to
+`update_clip` is post-processing of what the plan released.  Shapes: model and update (P,) float.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qfed.config import RunConfig, TrainingConfig
+from qfed.data import Records, Schema, schema_of
+from qfed.federation.contribution import LOSS_CAP, SQUARED_ERROR_CAP, Evaluation, bounded
+from qfed.models import build, flatten, loss, score, unflatten
+from qfed.privacy.ledger import Ledger
+from qfed.privacy.plan import Plan, plan_for
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Model, loss and privacy plan of one configuration; a process that serves several sites shares it."""
+
+    config: RunConfig
+    schema: Schema
+    model: nn.Module
+    plan: Plan
+
+    @property
+    def parameters(self) -> int:
+        """Trainable parameters P."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def metric(self) -> Literal["accuracy", "rmse"]:
+        """What a score means."""
+        return "accuracy" if self.schema.task == "classification" else "rmse"
+
+    def train(
+        self,
+        vector: np.ndarray,
+        read: Callable[[], Records],
+        *,
+        ledger: Ledger | None,
+        dataset: str,
+        run: str,
+        round: int,
+    ) -> np.ndarray:
+        """The bounded update of one round; BudgetExhausted before `read` is called when the ledger says no."""
+        unflatten(self.model, vector)
+        self.model.train()
+        self.plan.train_round(
+            self.model,
+            loss(self.schema.task),
+            lambda: _tensors(read()),
+            optimizer=lambda parameters: _optimizer(self.config.training, parameters),
+            ledger=ledger,
+            dataset=dataset,
+            run=run,
+            round=round,
+            rng=experiment_rng(self.config.seed, dataset, round),
+        )
+        delta = flatten(self.model).astype(np.float64) - vector.astype(np.float64)
+        return bounded(delta, self.config.secagg.update_clip)
+
+    def evaluate(self, vector: np.ndarray, records: Records) -> Evaluation:
+        """Sums over held-out records; each record's loss and squared error count up to their caps."""
+        unflatten(self.model, vector)
+        self.model.eval()
+        x, y = _tensors(records)
+        with torch.no_grad():
+            outputs = self.model(x)
+            losses = loss(self.schema.task)(outputs, y).clamp(max=LOSS_CAP)
+            right, count = score(
+                self.schema.task, outputs.clamp(-1, 1) if self.schema.task == "regression" else outputs, y
+            )
+        return Evaluation(min(right, SQUARED_ERROR_CAP * count), float(losses.sum()), count)
+
+
+_learners: dict[str, Learner] = {}
+
+
+def learner_for(config: RunConfig) -> Learner:
+    """The learner of a configuration; building it calibrates the noise, so the last few are kept."""
+    key = config.model_dump_json()
+    if key not in _learners:
+        schema = schema_of(config.data)
+        model = build(config.model, schema.inputs, schema.outputs, config.seed)
+        while len(_learners) >= 8:
+            _learners.pop(next(iter(_learners)))
+        _learners[key] = Learner(config, schema, model, plan_for(config))
+    return _learners[key]
+
+
+def experiment_rng(seed: int, site: str, round: int) -> np.random.Generator:
+    """Seeded randomness of one site in one round, for experiments (sampling without privacy, rounding)."""
+    return np.random.default_rng([seed, zlib.crc32(site.encode()), round])
+
+
+def _tensors(records: Records) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(np.ascontiguousarray(records.x)), torch.from_numpy(np.ascontiguousarray(records.y))
+
+
+def _optimizer(training: TrainingConfig, parameters: object) -> torch.optim.Optimizer:
+    if training.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=training.learning_rate)  # type: ignore[arg-type]
+    return torch.optim.SGD(parameters, lr=training.learning_rate, momentum=training.momentum)  # type: ignore[arg-type]

@@ -1,0 +1,127 @@
+"""A run on the aggregator's disk: what it was started with, and the checkpoint after each round.
+
+    run.json          run identifier, metric
+    config.toml       the resolved configuration
+    federation.json   roster and pinned policy, signed
+    checkpoint.npz    model (float32) and the history as JSON; replaced atomically after each round
+
+Neither torch nor PennyLane is needed to read or write it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qfed.config import RunConfig, load_config, to_toml
+from qfed.errors import StateError
+from qfed.federation.result import RoundRecord, Score
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State after `round` rounds: `vector` (P,) float32 and what happened so far."""
+
+    vector: np.ndarray
+    round: int = 0
+    initial: Score | None = None
+    rounds: tuple[RoundRecord, ...] = ()
+    final: Score | None = None
+    traffic: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Site -> bytes (up, down) so far."""
+    taken_part: dict[str, int] = field(default_factory=dict)
+    """Site -> rounds it is in the aggregate of."""
+    status: str = "running"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder; `create` makes one, the constructor opens it."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, run: str, config: RunConfig, vector: np.ndarray, metric: str, unit: float) -> RunFolder:
+        """A new folder for `run`, at round 0 with the initial model (P,); `unit` turns a scaled error into the target's."""
+        path.mkdir(parents=True)
+        (path / "config.toml").write_text(to_toml(config), encoding="utf-8")
+        (path / "run.json").write_text(
+            json.dumps({"format": "qfed.run/1", "run": run, "metric": metric, "unit": unit}), encoding="utf-8"
+        )
+        folder = cls(path)
+        folder.save(Checkpoint(vector))
+        return folder
+
+    @property
+    def run(self) -> str:
+        """The run's identifier."""
+        return str(self._facts["run"])
+
+    @property
+    def metric(self) -> tuple[str, float]:
+        """What scores mean: "accuracy" or "rmse", and the unit of the latter (half the target's public range)."""
+        return self._facts["metric"], self._facts["unit"]
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        return dict(json.loads((self.path / "run.json").read_text(encoding="utf-8")))
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return load_config(self.path / "config.toml")
+
+    @property
+    def federation_file(self) -> Path:
+        """Roster and policy."""
+        return self.path / "federation.json"
+
+    def save(self, state: Checkpoint) -> None:
+        """Replace the checkpoint; after a crash there is the old one or the new one, never half of one."""
+        history = {
+            "round": state.round,
+            "initial": state.initial.model_dump() if state.initial else None,
+            "rounds": [record.model_dump() for record in state.rounds],
+            "final": state.final.model_dump() if state.final else None,
+            "traffic": state.traffic,
+            "taken_part": state.taken_part,
+            "status": state.status,
+        }
+        buffer = io.BytesIO()
+        np.savez(buffer, vector=state.vector, history=np.frombuffer(json.dumps(history).encode(), dtype=np.uint8))
+        write_atomically(self.path / "checkpoint.npz", buffer.getvalue())
+
+    def checkpoint(self) -> Checkpoint:
+        """The last checkpoint; StateError when there is none or it cannot be read."""
+        file = self.path / "checkpoint.npz"
+        try:
+            with np.load(file, allow_pickle=False) as parts:
+                vector, history = parts["vector"], json.loads(parts["history"].tobytes())
+        except (OSError, ValueError, KeyError) as error:
+            raise StateError(f"the checkpoint {file} cannot be read ({error}); start the run anew") from None
+        return Checkpoint(
+            vector=vector,
+            round=history["round"],
+            initial=Score(**history["initial"]) if history["initial"] else None,
+            rounds=tuple(RoundRecord(**record) for record in history["rounds"]),
+            final=Score(**history["final"]) if history["final"] else None,
+            traffic={site: (up, down) for site, (up, down) in history["traffic"].items()},
+            taken_part=dict(history["taken_part"]),
+            status=history["status"],
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new, synced to disk."""
+    draft = path.with_name(path.name + ".new")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)

@@ -1,0 +1,133 @@
+"""Asking sites and collecting their answers, within a deadline, over any Flower Grid.
+
+Flower's own `send_and_receive` sleeps three seconds between polls; this one starts at 2 ms and slows down to 0.5 s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qfed._flower import Grid, Message
+from qfed.errors import QuorumLost, RemoteProtocolError
+from qfed.federation import wire
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
+
+
+@dataclass
+class Traffic:
+    """Payload bytes a site, up (to the aggregator) and down, and seconds a phase."""
+
+    up: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    down: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Fields that came back by site, and for each other site that was asked why nothing did."""
+
+    fields: Mapping[str, Mapping[str, wire.Field]]
+    missing: Mapping[str, str]
+
+    def bodies(self) -> dict[str, bytes]:
+        """The protocol messages, by site."""
+        return {site: bytes(fields["body"]) for site, fields in self.fields.items()}  # type: ignore[arg-type]
+
+
+class Exchange:
+    """The sites of a run behind a Grid, by name; counts traffic until `take_traffic`."""
+
+    def __init__(self, grid: Grid, nodes: Mapping[str, int], deadline: float) -> None:
+        self._grid, self._nodes, self._deadline = grid, dict(nodes), deadline
+        self._traffic = Traffic()
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Names of the sites that joined, sorted."""
+        return tuple(sorted(self._nodes))
+
+    def take_traffic(self) -> Traffic:
+        """Traffic since the last call."""
+        taken, self._traffic = self._traffic, Traffic()
+        return taken
+
+    def ask(
+        self, phase: str, kind: str, requests: Mapping[str, wire.Fields], *, round: int, **expected: type
+    ) -> Answers:
+        """Send each site its fields and wait for the answers, at most until the deadline."""
+        start = time.monotonic()
+        sites = {self._nodes[site]: site for site in requests}
+        messages = [
+            Message(wire.pack(fields), self._nodes[site], kind, ttl=self._deadline, group_id=str(round))
+            for site, fields in requests.items()
+        ]
+        fields, missing = {}, {}
+        for node, reply in collect(self._grid, messages, self._deadline).items():
+            site = sites.get(node)
+            if site is None:
+                continue
+            if reply.has_error():
+                missing[site] = reply.error.reason or f"error {reply.error.code}"
+                continue
+            try:
+                fields[site] = wire.unpack(reply, **expected)
+            except RemoteProtocolError as error:
+                missing[site] = str(error)
+        for site, sent in requests.items():
+            self._traffic.down[site] += wire.size(sent)
+            if site in fields:
+                self._traffic.up[site] += wire.size(fields[site])
+            elif site not in missing:
+                missing[site] = f"no answer within {self._deadline:g} s"
+        self._traffic.seconds[phase] += time.monotonic() - start
+        return Answers(fields, missing)
+
+
+def collect(grid: Grid, messages: list[Message], deadline: float) -> dict[int, Message]:
+    """Push messages and pull replies by node until all have come or the deadline has passed."""
+    waiting = set(grid.push_messages(messages))
+    replies: dict[int, Message] = {}
+    end, pause = time.monotonic() + deadline, _FIRST_PAUSE
+    while waiting:
+        for reply in grid.pull_messages(waiting):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            replies[reply.metadata.src_node_id] = reply
+        if not waiting or time.monotonic() >= end:
+            break
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    return replies
+
+
+def join(
+    grid: Grid, *, run: str, config: str, expected: int, quorum: int, deadline: float
+) -> tuple[Exchange, dict[str, str]]:
+    """Wait for sites and ask each for its name and consent; the sites that joined, and why others did not.
+
+    Waits for all `expected` nodes, and goes on with those present when the deadline passes; QuorumLost below `quorum`.
+    """
+    end, pause = time.monotonic() + deadline, _FIRST_PAUSE
+    while len(nodes := list(grid.get_node_ids())) < expected and time.monotonic() < end:
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    unnamed = Exchange(grid, {f"node {node}": node for node in nodes}, deadline)
+    asked = {f"node {node}": {"run": run, "config": config} for node in nodes}
+    answers = unnamed.ask("join", wire.JOIN, asked, round=0, site=str)
+    named: dict[str, int] = {}
+    refused = dict(answers.missing)
+    for label, fields in answers.fields.items():
+        site, node = str(fields["site"]), int(label.removeprefix("node "))
+        if site in named:
+            refused[label] = f"claims the name of another node, site={site!r}"
+        else:
+            named[site] = node
+    if len(named) < quorum:
+        why = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items())[:5])
+        raise QuorumLost(
+            f"{len(named)} of {expected} sites joined, but the quorum is {quorum}{': ' + why if why else ''}"
+        )
+    return Exchange(grid, named, deadline), refused

@@ -1,0 +1,138 @@
+"""The aggregator's round loop: broadcast, masked sum, mean, server optimiser, checkpoint.
+
+    w <- w + server_learning_rate * (sum_i weight_i * update_i) / (sum_i weight_i)            (FedAvg, arXiv 1602.05629)
+
+A round below its quorum fails: the model stays, the round is over (its labels are burnt and its privacy is spent), and
+the run goes on until `max_failed_rounds` in a row. The model of round r is scored in round r + 1 by the sites, on
+records they hold out, through the same masked sum; after the last round comes one that only scores.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from qfed._flower import Grid
+from qfed.config import RunConfig, to_toml
+from qfed.errors import QuorumLost
+from qfed.federation import wire
+from qfed.federation.contribution import Evaluation, layout_of
+from qfed.federation.result import Dropout, RoundRecord, Score
+from qfed.federation.runfolder import Checkpoint, RunFolder
+from qfed.secagg import Federation
+from qfed_server.channel import Channel, ClearChannel, Outcome, SecureChannel
+from qfed_server.exchange import Traffic, join
+
+progress = logging.getLogger("qfed.progress")
+
+
+def run_rounds(grid: Grid, folder: RunFolder) -> None:
+    """Run the federation of `folder` to its end, from its last checkpoint; every round ends in a checkpoint."""
+    config, state = folder.config, folder.checkpoint()
+    federation = Federation.load(folder.federation_file)
+    policy = federation.policy
+    exchange, refused = join(
+        grid,
+        run=folder.run,
+        config=to_toml(config),
+        expected=config.federation.sites,
+        quorum=policy.min_survivors,
+        deadline=config.federation.deadline,
+    )
+    channel: Channel
+    if config.secagg.mode == "on":
+        channel = SecureChannel(exchange, federation, folder.run)
+    else:
+        channel = ClearChannel(exchange, policy, folder.run)
+    metric, unit = folder.metric
+    parameters = len(state.vector)
+    failed = 0
+    for round in range(state.round + 1, config.training.rounds + 1):
+        layout = layout_of(config, policy, parameters, metric, train=True)
+        outcome = channel.aggregate(wire.TRAIN, round, layout, wire.vector_to_bytes(state.vector))
+        state = _advance(state, config, round, outcome, exchange.take_traffic(), refused, metric, unit)
+        folder.save(state)
+        progress.info("round", extra={"qfed": state})
+        failed = 0 if outcome.sums is not None else failed + 1
+        if failed > config.federation.max_failed_rounds:
+            folder.save(replace(state, status="stopped"))
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5])
+            raise QuorumLost(
+                f"{failed} rounds in a row failed, the last because of: {reasons}; the model of the last good round is kept"
+            )
+    layout = layout_of(config, policy, parameters, metric, train=False)
+    outcome = channel.aggregate(wire.EVALUATE, config.training.rounds + 1, layout, wire.vector_to_bytes(state.vector))
+    final = _score(outcome.sums, metric, unit)
+    state = _with_traffic(
+        replace(state, final=final, rounds=_scored(state.rounds, final), status="completed"), exchange.take_traffic()
+    )
+    folder.save(state)
+    progress.info("final", extra={"qfed": state})
+
+
+def _advance(
+    state: Checkpoint,
+    config: RunConfig,
+    round: int,
+    outcome: Outcome,
+    traffic: Traffic,
+    refused: Mapping[str, str],
+    metric: str,
+    unit: float,
+) -> Checkpoint:
+    """The state after a round: new model, the score of the model before, and what happened."""
+    vector, sums = state.vector, outcome.sums
+    if sums is not None and (weight := float(sums["weight"][0])) > 0:
+        vector = (vector + config.federation.server_learning_rate * sums["update"] / weight).astype(np.float32)
+    before = _score(sums, metric, unit)
+    record = RoundRecord(
+        round=round,
+        status="aggregated" if sums is not None else "failed",
+        survivors=len(outcome.survivors),
+        dropouts=tuple(Dropout(site=site, reason=why) for site, why in sorted({**refused, **outcome.dropouts}.items())),
+        bytes_up=sum(traffic.up.values()),
+        bytes_down=sum(traffic.down.values()),
+        seconds=dict(traffic.seconds),
+    )
+    taken_part = dict(state.taken_part)
+    for site in outcome.survivors:
+        taken_part[site] = taken_part.get(site, 0) + 1
+    return _with_traffic(
+        replace(
+            state,
+            vector=vector,
+            round=round,
+            initial=before if round == 1 else state.initial,
+            rounds=(*_scored(state.rounds, before), record),
+            taken_part=taken_part,
+        ),
+        traffic,
+    )
+
+
+def _score(sums: Mapping[str, np.ndarray] | None, metric: str, unit: float) -> Score | None:
+    if sums is None or sums["records"][0] < 1:
+        return None
+    return Evaluation(float(sums["score"][0]), float(sums["loss"][0]), float(sums["records"][0])).means(metric, unit)
+
+
+def _scored(rounds: tuple[RoundRecord, ...], score: Score | None) -> tuple[RoundRecord, ...]:
+    """The last round gets the score that its model was given one round later."""
+    if not rounds or score is None:
+        return rounds
+    return (*rounds[:-1], rounds[-1].model_copy(update={"metrics": score}))
+
+
+def _with_traffic(state: Checkpoint, traffic: Traffic) -> Checkpoint:
+    names: Iterable[str] = {*state.traffic, *traffic.up, *traffic.down}
+    sums = {
+        site: (
+            state.traffic.get(site, (0, 0))[0] + traffic.up.get(site, 0),
+            state.traffic.get(site, (0, 0))[1] + traffic.down.get(site, 0),
+        )
+        for site in sorted(names)
+    }
+    return replace(state, traffic=sums)
