@@ -16,6 +16,7 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
+from qfed.privacy.ledger import Ledger, Limits
 
 from qfed.config import RunConfig, SiteConfig, load_config, load_site
 from qfed.data import SiteData
@@ -23,7 +24,6 @@ from qfed.errors import LocalProtocolError, PolicyRefused, RemoteProtocolError
 from qfed.federation import wire
 from qfed.federation.contribution import greatest_weight, layout_of, policy_of
 from qfed.federation.local import experiment_rng, learner_for
-from qfed.privacy.ledger import Ledger, Limits
 from qfed.secagg import ClientSession, ClientStore, Federation, Identity, encode
 
 

@@ -207,8 +207,8 @@ class PrivacyConfig(Section):
 class FederationConfig(Section):
     """Who takes part and how answers are merged."""
 
-    sites: Annotated[int, Field(ge=1)] = 10
-    """Sites of the federation (a simulation makes this many)."""
+    sites: Annotated[int, Field(ge=3, le=4096)] = 10
+    """Sites of the federation (a simulation makes this many); a sum of fewer than three hides nobody's part."""
     quorum: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Share of the sites that must answer a round; below it the round fails and the model is kept."""
     deadline: Positive = 600.0
@@ -237,9 +237,9 @@ class SecAggConfig(Section):
     max_weight: Annotated[int, Field(ge=1)] = 1024
     """Largest record count that a site may weigh in with; larger sites count as this many."""
     committee_size: Annotated[int, Field(ge=2)] | None = None
-    """Members that hold masks; leave out for all sites up to 32, else 45."""
+    """Members that hold masks; all sites up to 32, beyond that leave out for the smallest safe committee."""
     recoverable_drops: Annotated[int, Field(ge=0)] | None = None
-    """Committee members that may vanish between upload and unmask; leave out for a fifth of the committee."""
+    """Committee members that may vanish between upload and unmask; leave out for about a fifth."""
     epoch_rounds: Annotated[int, Field(ge=1, le=1024)] = 32
     """Rounds after which keys are made anew."""
 
@@ -286,11 +286,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.secagg.mode == "on" and self.federation.sites < 3:
-            raise ValueError(
-                f"secure aggregation of federation.sites={self.federation.sites} hides nothing (a sum of two is known to "
-                'each of the two); use at least 3 sites, or secagg.mode = "off" in a simulation'
-            )
+        if self.simulation.failures and self.simulation.engine != "inprocess":
+            raise ValueError('simulation.failures are injected by the in-process engine only; use engine = "inprocess"')
         for failure in self.simulation.failures:
             if failure.site >= self.federation.sites or failure.round > self.training.rounds:
                 raise ValueError(

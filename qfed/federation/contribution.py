@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from qfed.config import RunConfig
-from qfed.errors import ConfigError
+from qfed.errors import ConfigError, LocalProtocolError
 from qfed.federation.result import Score
 from qfed.secagg import Block, Layout, Policy
 
@@ -50,30 +51,27 @@ def greatest_weight(config: RunConfig) -> int:
 def policy_of(config: RunConfig, federation_id: str) -> Policy:
     """The pinned policy of secure aggregation that a run's configuration asks for.
 
-    `bits` is lowered to the finest quantisation for which n x max_weight x 2^(bits-1) < 2^(w-1) holds when it is not
-    given; ConfigError when a given one is too fine.
+    Committee, drops and least survivors are those that the design recommends for so many sites unless given; `bits` is
+    the finest quantisation for which n x max_weight x 2^(bits-1) < 2^(w-1). ConfigError when given terms do not fit.
     """
-    n, weight = config.federation.sites, greatest_weight(config)
-    finest = config.secagg.ring_bits - 1 - math.ceil(math.log2(n * weight + 1)) + 1
-    bits = config.secagg.bits if config.secagg.bits is not None else min(finest, 24)
-    if bits > finest or finest < 2:
-        raise ConfigError(
-            f"secagg.bits={bits} overflows the {config.secagg.ring_bits}-bit ring with {n} sites of weight up to "
-            f"{weight}; leave secagg.bits out (at most {finest}) or lower secagg.max_weight"
-        )
-    members = config.secagg.committee_size or (n if n <= 32 else 45)
-    drops = config.secagg.recoverable_drops
-    return Policy(
-        federation_id=federation_id,
-        committee_size=members,
-        recoverable_drops=members // 5 if drops is None else drops,
-        min_survivors=max(2, math.ceil(config.federation.quorum * n)),
-        clip=config.secagg.update_clip,
-        bits=bits,
-        ring_bits=config.secagg.ring_bits,
-        max_weight=weight,
-        epoch_rounds=config.secagg.epoch_rounds,
-    )
+    n, weight, secagg = config.federation.sites, greatest_weight(config), config.secagg
+    finest = secagg.ring_bits - 1 - (n * weight).bit_length() + 1
+    terms: dict[str, Any] = {
+        "min_survivors": max(3, math.ceil(config.federation.quorum * n)),
+        "clip": secagg.update_clip,
+        "bits": secagg.bits if secagg.bits is not None else min(finest, 24),
+        "ring_bits": secagg.ring_bits,
+        "max_weight": weight,
+        "epoch_rounds": secagg.epoch_rounds,
+    }
+    if secagg.committee_size is not None:
+        terms["committee_size"] = secagg.committee_size
+    if secagg.recoverable_drops is not None:
+        terms["recoverable_drops"] = secagg.recoverable_drops
+    try:
+        return Policy.recommended(federation_id, n, **terms)
+    except LocalProtocolError as error:
+        raise ConfigError(f"[secagg] and [federation] do not fit each other: {error}") from None
 
 
 def layout_of(config: RunConfig, policy: Policy, parameters: int, metric: str, *, train: bool) -> Layout:
@@ -90,11 +88,7 @@ def layout_of(config: RunConfig, policy: Policy, parameters: int, metric: str, *
         Block("loss", 1, LOSS_CAP * held_out, finest(LOSS_CAP * held_out)),
         Block("records", 1, float(held_out), 1.0),
     )
-    if not train:
-        return Layout(metrics)
-    scale = 2.0 ** (policy.bits - 1) / policy.clip
-    update = Block("update", parameters, policy.clip * policy.max_weight, scale)
-    return Layout((update, Block("weight", 1, float(policy.max_weight), 1.0), *metrics))
+    return Layout.of_update(policy, parameters, metrics) if train else Layout(metrics)
 
 
 def bounded(update: np.ndarray, clip: float) -> np.ndarray:

@@ -33,11 +33,13 @@ class Learner:
     schema: Schema
     model: nn.Module
     plan: Plan
+    start: np.ndarray
+    """Parameters of the initial model, (P,) float32: the same at every site for the same seed."""
 
     @property
     def parameters(self) -> int:
         """Trainable parameters P."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return len(self.start)
 
     @property
     def metric(self) -> Literal["accuracy", "rmse"]:
@@ -96,7 +98,7 @@ def learner_for(config: RunConfig) -> Learner:
         model = build(config.model, schema.inputs, schema.outputs, config.seed)
         while len(_learners) >= 8:
             _learners.pop(next(iter(_learners)))
-        _learners[key] = Learner(config, schema, model, plan_for(config))
+        _learners[key] = Learner(config, schema, model, plan_for(config), flatten(model))
     return _learners[key]
 
 

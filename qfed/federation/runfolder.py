@@ -48,7 +48,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, run: str, config: RunConfig, vector: np.ndarray, metric: str, unit: float) -> RunFolder:
-        """A new folder for `run`, at round 0 with the initial model (P,); `unit` turns a scaled error into the target's."""
+        """A new folder for `run`, at round 0 with the initial model (P,); `unit` of scaled errors in the target's."""
         path.mkdir(parents=True)
         (path / "config.toml").write_text(to_toml(config), encoding="utf-8")
         (path / "run.json").write_text(

@@ -61,7 +61,7 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
             folder.save(replace(state, status="stopped"))
             reasons = "; ".join(f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5])
             raise QuorumLost(
-                f"{failed} rounds in a row failed, the last because of: {reasons}; the model of the last good round is kept"
+                f"{failed} rounds in a row failed, the last because of: {reasons}; the last good model is kept"
             )
     layout = layout_of(config, policy, parameters, metric, train=False)
     outcome = channel.aggregate(wire.EVALUATE, config.training.rounds + 1, layout, wire.vector_to_bytes(state.vector))

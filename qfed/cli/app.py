@@ -1,0 +1,65 @@
+"""Entry point of the command line: gathers the commands, and turns what qfed raises into one paragraph and a status.
+
+Exit status: 0 done, 1 a run or a protocol failed, 2 a mistake in the input, 130 interrupted.
+A package adds commands with an entry point in the group `qfed.commands` that names a typer.Typer.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points, version
+from typing import Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from qfed.cli import config, ledger, simulate, warmup
+from qfed.errors import QfedError
+
+app = typer.Typer(
+    name="qfed",
+    help="Federated learning of small quantum-classical models, private and encrypted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qfed {version('qfed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Federated learning of small quantum-classical models, private and encrypted."""
+
+
+app.command("simulate")(simulate.simulate)
+app.command("warmup")(warmup.warmup)
+app.add_typer(config.app, name="config")
+app.add_typer(ledger.app, name="ledger")
+for _plugin in entry_points(group="qfed.commands"):
+    app.add_typer(_plugin.load(), name=_plugin.name)
+
+
+def main() -> None:
+    """Run the command line; the process's exit status is the answer."""
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        Console(stderr=True).print("[bold]interrupted[/]; a folder with a file INCOMPLETE in it holds no result")
+        sys.exit(130)
+    except QfedError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
+        sys.exit(error.exit_status)

@@ -1,0 +1,107 @@
+"""qfed config: look at, check and start configurations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from qfed.config import RunConfig, load_config, to_toml
+from qfed.errors import ConfigError
+
+app = typer.Typer(help="Look at, check and start configurations.", no_args_is_help=True)
+
+
+@app.command()
+def show(
+    config: Annotated[Path | None, typer.Argument(help="Configuration (TOML); the defaults without one.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
+) -> None:
+    """Print the resolved configuration as TOML, defaults filled in; fails when it is not valid."""
+    text = to_toml(load_config(config, set_ or []))
+    console = Console()
+    if console.is_terminal:
+        console.print(Syntax(text, "toml", background_color="default"))
+    else:
+        typer.echo(text, nl=False)
+
+
+@app.command()
+def schema(
+    section: Annotated[str | None, typer.Argument(help="Only one section, e.g. privacy.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The JSON schema.")] = False,
+    result: Annotated[bool, typer.Option("--result", help="The JSON schema of result.json instead.")] = False,
+) -> None:
+    """Print every field with its type, default and meaning."""
+    if result:
+        from qfed.federation.result import result_schema
+
+        typer.echo(json.dumps(result_schema(), indent=2))
+        return
+    if as_json:
+        typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
+        return
+    sections = {"": RunConfig} | _sections()
+    if section is not None and section not in sections:
+        raise ConfigError(f"there is no section={section!r}; sections are {', '.join(filter(None, sections))}")
+    console = Console()
+    for name, model in sections.items():
+        if section in (None, name):
+            console.print(_fields(name, model))
+
+
+def _sections() -> dict[str, type[BaseModel]]:
+    return {
+        name: field.annotation
+        for name, field in RunConfig.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+
+
+def _fields(name: str, model: type[BaseModel]) -> Table:
+    table = Table(title=f"[{name}]" if name else "top level", title_justify="left", show_lines=False, expand=True)
+    for title, share in (("field", 2), ("type", 2), ("default", 2), ("meaning", 5)):
+        table.add_column(title, ratio=share, overflow="fold")
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    for key, field in model.model_fields.items():
+        if key in _sections() and not name:
+            continue
+        default = "" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
+        table.add_row(key, _type_of(properties[key]), default, field.description or "")
+    return table
+
+
+def _type_of(form: dict[str, Any]) -> str:
+    if "enum" in form:
+        return " | ".join(map(str, form["enum"]))
+    if "const" in form:
+        return str(form["const"])
+    if "anyOf" in form:
+        return " | ".join(_type_of(part) for part in form["anyOf"] if part.get("type") != "null")
+    return str(form.get("type", form.get("$ref", "")).rsplit("/", 1)[-1])
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="File to write.")] = Path("qfed.toml"),
+    source: Annotated[
+        Path | None, typer.Option("--from", help="A CSV or Parquet file: draft the description of its columns.")
+    ] = None,
+) -> None:
+    """Write a first configuration: the defaults, or a draft for your own data file."""
+    if path.exists():
+        raise ConfigError(f"{path} exists already; name another file")
+    if source is None:
+        path.write_text(to_toml(RunConfig()), encoding="utf-8")
+        typer.echo(f"wrote {path}; run it with: qfed simulate {path}")
+        return
+    from qfed.data import draft_schema
+
+    path.write_text(draft_schema(source), encoding="utf-8")
+    typer.echo(f"wrote {path}; fill in the public ranges and categories, then: qfed config show {path}")

@@ -1,0 +1,61 @@
+"""qfed simulate: a whole federation on this machine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from qfed.config import load_config
+
+
+def simulate(
+    config: Annotated[Path | None, typer.Argument(help="Configuration (TOML); the defaults without one.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. privacy.epsilon=1.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for results, model and report.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="inprocess or ray (extra qfed[sim]).")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier simulation in OUT.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of sites and aggregator.")] = False,
+) -> None:
+    """Simulate a federation: real models, real noise, real encryption, sites on this machine."""
+    resolved = load_config(config, [*(set_ or []), *([f"simulation.engine={engine}"] if engine else [])])
+    logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("qfed.site").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    console = Console()
+    with console.status("loading the libraries"):
+        from qfed.report import final_table
+        from qfed.simulation import Step, simulate
+    bars: dict[int, TaskID] = {}
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=quiet,
+    ) as display:
+
+        def show(step: Step) -> None:
+            if step.part not in bars:
+                bars[step.part] = display.add_task(step.label, total=step.rounds, figures="")
+            figures = f"score {step.score:.3f}" if step.score is not None else ""
+            if step.epsilon is not None:
+                figures += f"  ε {step.epsilon:.2f}"
+            changed = {"figures": figures} if figures else {}
+            display.update(bars[step.part], completed=step.round, **changed)
+
+        result = simulate(resolved, out=out, force=force, progress=show)
+    console.print(final_table(result))
+    if out is not None:
+        console.print(f"report: {out / 'report.html'}   data: {out / 'result.json'}   model: {out / 'model.npz'}")
+    else:
+        console.print("nothing was saved; name a folder with --out DIR for report, model and data")

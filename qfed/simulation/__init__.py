@@ -1,0 +1,220 @@
+"""A federation simulated on this machine, from a configuration to a folder of results.
+
+DIR/result.json            everything as data (schema: qfed config schema --result)
+DIR/model.npz, model.json  the final model
+DIR/report.html            for people; one file, works offline
+DIR/config.toml            the resolved configuration
+DIR/ledgers/SITE.db        each site's privacy ledger
+DIR/INCOMPLETE             only while the simulation runs, or after it was cut off
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from qfed.config import RunConfig, load_config, to_toml
+from qfed.data import load, partition
+from qfed.errors import ConfigError, QuorumLost
+from qfed.federation.local import learner_for
+from qfed.federation.result import Comparison, RunResult, SiteRecord
+from qfed.federation.runfolder import Checkpoint, write_atomically
+from qfed.federation.statement import privacy_statement
+from qfed.models import save_model
+from qfed.report import write_report, write_result
+from qfed.simulation.arms import LABELS, Arm, compare, run_arm
+from qfed.simulation.provision import make_keys
+
+_PACKAGES = ("qfed", "flwr", "torch", "pennylane", "opacus", "dp-accounting", "numba", "numpy", "cryptography")
+_MARK = "INCOMPLETE"
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a simulation is: `part` of `parts` is the run `label`, at `round` of `rounds`."""
+
+    part: int
+    parts: int
+    label: str
+    round: int
+    rounds: int
+    score: float | None = None
+    epsilon: float | None = None
+
+
+Progress = Callable[[Step], None]
+
+
+def simulate(
+    config: RunConfig | str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> RunResult:
+    """Run a whole federation on this machine and return its result.
+
+    `config` is a RunConfig, a TOML file or None for the defaults. With `out` the folder receives result.json, the
+    model, report.html and the resolved configuration; an existing one is refused unless `force`. Whatever is wrong with
+    the configuration or the data is a ConfigError before anything is written.
+    """
+    began = time.monotonic()
+    resolved = config if isinstance(config, RunConfig) else load_config(config)
+    data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
+    learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
+    keys = make_keys(resolved, data)
+    run = hashlib.sha256(to_toml(resolved).encode()).hexdigest()[:16]
+    seconds = {"preparation": time.monotonic() - began}
+    with _folder(out, force) as folder:
+        work = folder / "work"
+        parts = 1 + len(resolved.simulation.compare)
+        start = time.monotonic()
+        with _told(progress, resolved, 1, parts, LABELS["twin"] if resolved.model.kind == "twin" else LABELS["hybrid"]):
+            arm = run_arm(resolved, run, data, keys, work / "main")
+        seconds["main run"] = time.monotonic() - start
+        start = time.monotonic()
+        comparisons = []
+        for part, kind in enumerate(resolved.simulation.compare, 2):
+            with _told(progress, resolved, part, parts, LABELS[kind]):
+                comparisons.append(compare(kind, resolved, run, data, keys, work / kind))
+        seconds["comparisons"] = time.monotonic() - start
+        sites = tuple(
+            SiteRecord(
+                name=name,
+                train_records=len(site.train),
+                test_records=len(site.test),
+                rounds=arm.state.taken_part.get(name, 0),
+                epsilon=spent,
+                bytes_up=arm.state.traffic.get(name, (0, 0))[0],
+                bytes_down=arm.state.traffic.get(name, (0, 0))[1],
+            )
+            for name, site, spent in zip(keys.names, data, arm.spent, strict=True)
+        )
+        seconds["total"] = time.monotonic() - began
+        result = _result(resolved, run, arm, tuple(comparisons), sites, seconds)
+        if out is not None:
+            _write(folder, resolved, arm, result, keys.names)
+    return result
+
+
+def _result(
+    config: RunConfig,
+    run: str,
+    arm: Arm,
+    comparisons: tuple[Comparison, ...],
+    sites: tuple[SiteRecord, ...],
+    seconds: dict[str, float],
+) -> RunResult:
+    state, plan = arm.state, arm.learner.plan
+    rounds = tuple(record.model_copy(update={"epsilon": plan.epsilon(record.round)}) for record in state.rounds)
+    scored = [record.metrics for record in rounds if record.metrics is not None]
+    final = state.final or (scored[-1] if scored else state.initial)
+    if final is None:
+        raise QuorumLost("no round told how good the model is; look at the log of the sites")
+    return RunResult(
+        status="completed" if state.status == "completed" and state.final is not None else "stopped",
+        run=run,
+        config=config,
+        versions={"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+        task=arm.learner.schema.task,
+        metric=arm.learner.metric,
+        parameters=arm.learner.parameters,
+        initial=state.initial,
+        rounds=rounds,
+        final=final,
+        privacy=privacy_statement(config, plan.noise_multiplier, plan.epsilon(len(rounds))),
+        sites=sites,
+        comparisons=comparisons,
+        seconds=seconds,
+    )
+
+
+@contextmanager
+def _folder(out: str | os.PathLike[str] | None, force: bool) -> Iterator[Path]:
+    """The folder to work in; a given one carries the mark INCOMPLETE until everything is written."""
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="qfed-") as temporary:
+            yield Path(temporary)
+        return
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--out {folder} is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        ours = (folder / _MARK).exists() or (folder / "result.json").exists()
+        if not ours:
+            raise ConfigError(f"--out {folder} holds files that are not a simulation's; name an empty or new folder")
+        if not force:
+            raise ConfigError(
+                f"--out {folder} holds an earlier simulation; name another folder, or replace it: --force"
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    mark = folder / _MARK
+    mark.write_text(
+        "This simulation is running or was cut off; nothing here is a result.\n"
+        "Start it again into the same folder with --force.\n",
+        encoding="utf-8",
+    )
+    yield folder
+    shutil.rmtree(folder / "work", ignore_errors=True)
+    mark.unlink()
+
+
+def _write(folder: Path, config: RunConfig, arm: Arm, result: RunResult, names: tuple[str, ...]) -> None:
+    write_atomically(folder / "config.toml", to_toml(config).encode())
+    save_model(folder, config.model, arm.learner.schema.to_dict(), arm.state.vector)
+    if config.privacy.mode != "off":
+        (folder / "ledgers").mkdir()
+        for index, name in enumerate(names):
+            shutil.copyfile(
+                folder / "work" / "main" / "sites" / f"{index:04d}" / "ledger.db", folder / "ledgers" / f"{name}.db"
+            )
+    write_result(result, folder)
+    write_report(result, folder)
+
+
+class _Teller(logging.Handler):
+    """Turns the aggregator's progress records into steps."""
+
+    def __init__(self, tell: Callable[[Checkpoint], None]) -> None:
+        super().__init__(logging.INFO)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._tell(record.qfed)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def _told(progress: Progress | None, config: RunConfig, part: int, parts: int, label: str) -> Iterator[None]:
+    if progress is None:
+        yield
+        return
+    rounds = config.training.rounds
+    plan = learner_for(config).plan
+
+    def tell(state: Checkpoint) -> None:
+        scored = [record.metrics.score for record in state.rounds if record.metrics is not None]
+        private = label != LABELS["non_private"]
+        epsilon = plan.epsilon(state.round) if private and state.round else None
+        progress(Step(part, parts, label, state.round, rounds, scored[-1] if scored else None, epsilon))
+
+    logger, handler = logging.getLogger("qfed.progress"), _Teller(tell)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(handler)
+    progress(Step(part, parts, label, 0, rounds))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    progress(Step(part, parts, label, rounds, rounds))

@@ -1,0 +1,193 @@
+"""One run of a simulation through the whole path, and the runs beside it that put its score into proportion.
+
+twin            the classical twin (or the hybrid, when the main run is the twin), everything else equal
+non_private     without differential privacy: what privacy costs
+no_federation   every site alone with its own records and the same budget: what federating brings
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from qfed._flower import Message, run_on_ray
+from qfed.config import Failure, RunConfig, replace
+from qfed.data import SiteData
+from qfed.errors import MissingExtra, QuorumLost
+from qfed.federation import wire
+from qfed.federation.contribution import Evaluation
+from qfed.federation.engine import run_in_process
+from qfed.federation.local import Learner, learner_for
+from qfed.federation.result import Comparison
+from qfed.federation.runfolder import Checkpoint, RunFolder
+from qfed.privacy.ledger import Ledger, Limits
+from qfed.simulation.provision import Keys, provision
+
+# Named by reference, as Flower names an app's components: the library does not import the packages above it.
+SERVER_APP, CLIENT_APP, CLOSE_SITES = "qfed_server.app:app", "qfed_client.app:app", "qfed_client.app:close_sites"
+
+LABELS = {
+    "twin": "classical twin",
+    "hybrid": "hybrid",
+    "non_private": "without privacy",
+    "no_federation": "each site alone",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A finished run: last checkpoint, each site's spent epsilon (by index), the learner it used."""
+
+    state: Checkpoint
+    spent: tuple[float | None, ...]
+    learner: Learner
+
+
+def component(reference: str) -> Any:
+    """Load `module:attribute`."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def target_unit(config: RunConfig) -> float:
+    """Half the target's public range: what a scaled error of 1 is worth in the target's unit; 1 for classes."""
+    target = config.data.target
+    if target is None or target.low is None or target.high is None:
+        return 1.0
+    return (target.high - target.low) / 2
+
+
+def run_arm(config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, folder: Path) -> Arm:
+    """Run ServerApp and ClientApp over freshly provisioned sites in `folder`, to the end."""
+    learner = learner_for(config)
+    place = RunFolder.create(folder / "run", run, config, learner.start, learner.metric, target_unit(config))
+    keys.federation.save(place.federation_file)
+    provision(folder / "sites", config, data, keys)
+    server_config, client_config = {"qfed-run": str(place.path)}, {"qfed-sites": str(folder / "sites")}
+    server_app, client_app, sites = component(SERVER_APP), component(CLIENT_APP), config.federation.sites
+    try:
+        if config.simulation.engine == "ray":
+            if importlib.util.find_spec("ray") is None:
+                raise MissingExtra("ray", "sim")
+            bundle = folder / "bundle"
+            _write_bundle(bundle, client_config)
+            run_on_ray(server_app, client_app, sites, server_config, bundle)
+        else:
+            fails = _failures(config.simulation.failures)
+            run_in_process(server_app, client_app, sites, server_config, {**client_config, "qfed-warm": "yes"}, fails)
+    except QuorumLost:
+        if place.checkpoint().final is None and not place.checkpoint().rounds:
+            raise  # nothing was learned; a run that stopped later has a model and a history to show
+    finally:
+        component(CLOSE_SITES)()
+    state = place.checkpoint()
+    return Arm(
+        state, tuple(_spent(config, folder / "sites" / f"{i:04d}", n) for i, n in enumerate(keys.names)), learner
+    )
+
+
+def _write_bundle(folder: Path, client_config: dict[str, str]) -> None:
+    folder.mkdir()
+    project = {
+        "project": {"name": "qfed-run", "version": "0.1.0"},
+        "tool": {
+            "flwr": {
+                "app": {
+                    "publisher": "qfed",
+                    "components": {"serverapp": SERVER_APP, "clientapp": CLIENT_APP},
+                    "config": client_config,
+                }
+            }
+        },
+    }
+    (folder / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
+
+
+def _failures(failures: Sequence[Failure]) -> Callable[[int, Message], bool] | None:
+    """Which messages a simulated site does not answer: its training, or all that follows its upload in that round."""
+    if not failures:
+        return None
+    planned = {(failure.site, str(failure.round), failure.phase) for failure in failures}
+    uploaded: set[tuple[int, str]] = set()
+
+    def fails(index: int, message: Message) -> bool:
+        kind, label = message.metadata.message_type, message.metadata.group_id
+        if kind == wire.TRAIN:
+            uploaded.add((index, label))
+            return (index, label, "train") in planned
+        return (index, label) in uploaded and (index, label, "unmask") in planned
+
+    return fails
+
+
+def _spent(config: RunConfig, site: Path, dataset: str) -> float | None:
+    if config.privacy.mode == "off":
+        return None
+    ledger = Ledger(site / "ledger.db", Limits(config.privacy.epsilon, config.privacy.delta))
+    try:
+        return ledger.spent(dataset)
+    finally:
+        ledger.close()
+
+
+def compare(kind: str, config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, folder: Path) -> Comparison:
+    """Run one comparison; `config` is the main run's."""
+    if kind == "no_federation":
+        return _each_alone(config, run, data, keys.names, folder)
+    other = "twin" if config.model.kind == "hybrid" else "hybrid"
+    changed = replace(config, {"model.kind": other} if kind == "twin" else {"privacy.mode": "off"})
+    arm = run_arm(changed, run, data, keys, folder)
+    if arm.state.final is None:
+        raise QuorumLost(f"the comparison {kind!r} lost its quorum; leave it out with simulation.compare")
+    plan = arm.learner.plan
+    return Comparison(
+        kind=kind,  # type: ignore[arg-type]
+        label=LABELS[other if kind == "twin" else kind],
+        parameters=arm.learner.parameters,
+        metrics=arm.state.final,
+        epsilon=plan.epsilon(config.training.rounds),
+        rounds=tuple(record.metrics.score for record in arm.state.rounds if record.metrics is not None),
+    )
+
+
+def _each_alone(
+    config: RunConfig, run: str, data: Sequence[SiteData], names: Sequence[str], folder: Path
+) -> Comparison:
+    """Each site trains its own model for as many rounds; the mean of their scores on all sites' held-out records."""
+    learner = learner_for(config)
+    private = config.privacy.mode != "off"
+    folder.mkdir(parents=True)
+    metrics = []
+    for name, site in zip(names, data, strict=True):
+        ledger = (
+            Ledger(folder / f"{name}.db", Limits(config.privacy.epsilon, config.privacy.delta)) if private else None
+        )
+        vector = learner.start
+        for round in range(1, config.training.rounds + 1):
+            update = learner.train(vector, lambda s=site: s.train, ledger=ledger, dataset=name, run=run, round=round)  # type: ignore[misc]
+            vector = (vector + update).astype(np.float32)
+        if ledger is not None:
+            ledger.close()
+        sums = [learner.evaluate(vector, other.test) for other in data]
+        pooled = Evaluation(sum(s.score for s in sums), sum(s.loss for s in sums), sum(s.records for s in sums))
+        metrics.append(pooled.means(learner.metric, target_unit(config)))
+    mean = metrics[0].model_copy(
+        update={
+            "score": float(np.mean([m.score for m in metrics])),
+            "loss": float(np.mean([m.loss for m in metrics])),
+        }
+    )
+    return Comparison(
+        kind="no_federation",
+        label=LABELS["no_federation"],
+        parameters=learner.parameters,
+        metrics=mean,
+        epsilon=learner.plan.epsilon(config.training.rounds),
+    )
