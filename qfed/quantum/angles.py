@@ -1,0 +1,143 @@
+"""Angles as a function of inputs and weights.
+
+    affine   angles (B, R) = x (B, D) A_x^T + w (P,) A_w^T + c
+    traced   angles (B, R) = f(x, w), the torch graph that the quantum function computed them with
+
+Both are found by probing: the Jacobian at two random points equals for affine functions; anything else
+(products as in IQPEmbedding, trained input scales, tanh, arccos, normalised amplitudes) is traced once into a
+torch graph. A function whose gates depend on the values themselves is refused (CircuitError).
+Weights are flattened in the order of `weight_shapes`. Cost: a few calls of the function at compile time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from qfed.errors import CircuitError
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class AngleMap:
+    """What the layer evaluates in front of the kernel.
+
+    `graph` is None for affine maps; beside a graph the two matrices only say what depends on what.
+    """
+
+    from_inputs: Tensor  # (R, D)
+    from_weights: Tensor  # (R, P)
+    constant: Tensor  # (R,)
+    graph: Callable[..., Tensor] | None
+    shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def rows(self) -> int:
+        return int(self.constant.shape[0])
+
+    def split(self, weights: Tensor) -> list[Tensor]:
+        """Flat (P,) -> one tensor a weight."""
+        parts = torch.split_with_sizes(weights, [math.prod(s) for s in self.shapes])
+        return [part.reshape(s) for part, s in zip(parts, self.shapes, strict=True)]
+
+    def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """x (B, D), w (P,) -> (B, R)."""
+        if self.graph is not None and inputs.shape[0] > 0:
+            graph = self.graph
+            parts = self.split(weights.double())
+            found: Tensor = torch.func.vmap(lambda x: graph(x, *parts))(inputs.double())
+            return found.to(inputs)
+        of_weights = self.from_weights.to(inputs) @ weights + self.constant.to(inputs)
+        return torch.addmm(of_weights, inputs, self.from_inputs.to(inputs).T)
+
+    def weight_gradients(self, inputs: Tensor, weights: Tensor, cotangent: Tensor) -> Tensor:
+        """Per record: x (B, D), w (P,), dL/dangles (B, R) -> dL/dw (B, P)."""
+        if self.graph is None or inputs.shape[0] == 0:
+            return cotangent @ self.from_weights.to(cotangent)
+        graph = self.graph
+
+        def pulled(x: Tensor, g: Tensor) -> Tensor:
+            pull: Any = torch.func.vjp(lambda w: graph(x, *self.split(w)), weights.double())[1]
+            gradient: Tensor = pull(g)[0]
+            return gradient
+
+        result: Tensor = torch.func.vmap(pulled)(inputs.double(), cotangent.double())
+        return result.to(cotangent)
+
+
+def find(
+    function: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
+    probes: Sequence[Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    generator: torch.Generator,
+    what: str,
+) -> AngleMap:
+    """The map of `function(x (D,), weights) -> (R,)`, probed at `probes` (two inputs) and random weights."""
+    names, sizes = list(shapes), tuple(shapes.values())
+
+    def flat(x: Tensor, *parts: Tensor) -> Tensor:
+        return function(x, dict(zip(names, parts, strict=True)))
+
+    def weights() -> list[Tensor]:
+        return [torch.randn(s, generator=generator, dtype=torch.float64) for s in sizes]
+
+    jacobians, values, points = [], [], []
+    for x in probes:
+        arguments = [t.clone().requires_grad_() for t in (x, *weights())]
+        value = flat(*arguments)
+        jacobians.append(_jacobian(value, arguments))
+        values.append(value.detach())
+        points.append(torch.cat([t.detach().reshape(-1) for t in arguments]))
+    rows, dim = values[0].shape[0], probes[0].shape[0]
+    constants = [v - j @ p for v, j, p in zip(values, jacobians, points, strict=True)]
+    if _close(jacobians[0], jacobians[1]) and _close(constants[0], constants[1]):
+        a_x, a_w = jacobians[0][:, :dim], jacobians[0][:, dim:]
+        return AngleMap(a_x.contiguous(), a_w.contiguous(), constants[0], None, sizes)
+    depends = torch.stack(jacobians).abs().amax(0) > 0
+    try:
+        graph = make_fx(flat)(probes[0].clone(), *weights())
+        graph.graph.eliminate_dead_code()
+        graph.recompile()
+    except RuntimeError as error:
+        raise CircuitError(
+            f"{what} of the circuit depend on inputs or weights through Python control flow or a value check, which "
+            f"cannot be compiled ({str(error).splitlines()[0][:120]}); compute them with torch operations, and give "
+            "AmplitudeEmbedding normalize=True"
+        ) from error
+    for x in probes:
+        parts = weights()
+        if not _close(graph(x, *parts), flat(x, *parts).detach()):
+            raise CircuitError(f"{what} of the circuit are not a deterministic function of inputs and weights")
+    empty = torch.zeros(rows, dtype=torch.float64)
+    a_x, a_w = depends[:, :dim].double(), depends[:, dim:].double()
+    return AngleMap(a_x, a_w, empty, graph, sizes)
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE))
+
+
+def _jacobian(value: Tensor, arguments: Sequence[Tensor]) -> Tensor:
+    """d value (R,) / d arguments, flattened: (R, sum of sizes)."""
+    rows = value.shape[0]
+    if rows == 0 or not value.requires_grad:
+        return torch.zeros(rows, sum(t.numel() for t in arguments), dtype=torch.float64)
+    found = torch.autograd.grad(
+        value,
+        arguments,
+        torch.eye(rows, dtype=value.dtype),
+        allow_unused=True,
+        is_grads_batched=True,
+    )
+    blocks = [
+        torch.zeros(rows, t.numel(), dtype=torch.float64) if g is None else g.reshape(rows, -1)
+        for g, t in zip(found, arguments, strict=True)
+    ]
+    return torch.cat(blocks, dim=1)

@@ -1,0 +1,134 @@
+"""From a quantum function to something that runs: program, angle map, state map, shape of the result.
+
+    out = shape(columns(circuit(angles(x, w), state(x, w))))
+
+`compile_circuit` calls the function on random probe values (two or more times), which takes milliseconds and
+simulates nothing. The result is for one number of features D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qfed.errors import CircuitError
+from qfed.quantum import angles as angle_maps
+from qfed.quantum.angles import AngleMap
+from qfed.quantum.functional import circuit as run
+from qfed.quantum.program import Program, compile_recording
+from qfed.quantum.trace import Circuit, Recording
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A circuit for records of D features."""
+
+    program: Program
+    angles: AngleMap
+    state: AngleMap | None
+
+    @property
+    def width(self) -> int:
+        """Numbers a record's result has, all measurements together."""
+        return sum(1 if c.square is not None else c.stop - c.start for c in self.program.columns)
+
+    def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """x (B, D), flat w (P,) -> (B, width)."""
+        state = None if self.state is None else self.state(inputs, weights)
+        return self.columns(run(self.program, self.angles(inputs, weights), state))
+
+    def columns(self, raw: Tensor) -> Tensor:
+        """Raw outputs (B, M) -> measurements (B, width): <O^2> - <O>^2 for variances."""
+        if all(c.square is None for c in self.program.columns):
+            return raw
+        parts = [
+            raw[:, c.start : c.stop]
+            if c.square is None
+            else raw[:, c.square : c.square + 1] - raw[:, c.start : c.start + 1].square()
+            for c in self.program.columns
+        ]
+        return torch.cat(parts, dim=1)
+
+    def weight_gradients(self, inputs: Tensor, weights: Tensor, cotangent: Tensor) -> Tensor:
+        """Per record: x (B, D), w (P,), dL/dout (B, width) -> dL/dw (B, P)."""
+        with torch.enable_grad():
+            angles = self.angles(inputs, weights).detach().requires_grad_()
+            state = None
+            if self.state is not None:
+                state = self.state(inputs, weights).detach().requires_grad_()
+            out = self.columns(run(self.program, angles, state))
+            wanted = [angles] if state is None else [angles, state]
+            found = torch.autograd.grad(out, wanted, cotangent)
+        total = self.angles.weight_gradients(inputs, weights, found[0])
+        if self.state is not None and bool(self.state.from_weights.any()):
+            total = total + self.state.weight_gradients(inputs, weights, found[1])
+        return total
+
+
+def compile_circuit(circuit: Circuit, features: int, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
+    """Compile for records of `features` numbers and weights of the given shapes."""
+    # A thread of its own has no functorch transform, no_grad or autocast around it.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(_compile, circuit, features, shapes).result()
+
+
+def _compile(circuit: Circuit, features: int, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
+    generator = torch.Generator().manual_seed(0x51F3D)
+    first = torch.randn(features, generator=generator, dtype=torch.float64)
+    probes = [first, -2.7 * torch.randn(features, generator=generator, dtype=torch.float64).abs() * first.sign()]
+    weights = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    try:
+        recording = circuit.record(*_differentiable(probes[0], weights))
+    except CircuitError:
+        # amplitudes that the user normalises are checked by PennyLane: try again with records of norm 1
+        probes = [_unit(x) for x in probes]
+        recording = circuit.record(*_differentiable(probes[0], weights))
+    return _from_recording(circuit, recording, probes, shapes, generator)
+
+
+def _from_recording(
+    circuit: Circuit,
+    first: Recording,
+    probes: list[Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    generator: torch.Generator,
+) -> Compiled:
+    program, sources = compile_recording(first)
+
+    def same(recording: Recording) -> Recording:
+        if [t.pauli for t in recording.turns] != [t.pauli for t in first.turns]:
+            raise CircuitError(
+                "the circuit has other gates for other values of inputs or weights, which cannot be compiled; choose "
+                "gates by fixed settings, not by values"
+            )
+        return recording
+
+    def angles(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+        turns = same(circuit.record(*_differentiable(x, w))).turns
+        found = [torch.as_tensor(turns[s].angle, dtype=torch.float64) for s in sources]
+        return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)
+
+    def state(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+        found = circuit.record(*_differentiable(x, w)).state
+        return torch.as_tensor(found, dtype=torch.float64)
+
+    maps = [
+        angle_maps.find(f, probes, shapes, generator, what)
+        for f, what in ((angles, "angles"), (state, "amplitudes"))
+        if f is angles or program.has_state
+    ]
+    return Compiled(program, maps[0], maps[1] if program.has_state else None)
+
+
+def _differentiable(x: Tensor, w: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Copies that require gradients: that is how a recording tells what depends on them from constants."""
+    found = [v if v.requires_grad else v.clone().requires_grad_() for v in (x, *w.values())]
+    return found[0], dict(zip(w, found[1:], strict=True))
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / torch.linalg.vector_norm(x) if x.numel() else x

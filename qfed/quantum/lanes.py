@@ -1,0 +1,138 @@
+"""SIMD vectors as a Numba type: one record a lane, 64 bytes a vector (16 float32 or 8 float64).
+
+LLVM splits a vector into what the machine has (AVX-512, AVX2, SSE, NEON), so this is portable; arithmetic is
+IEEE with contraction of a*b+c only. `load`/`store` see a contiguous array as an array of vectors; no bounds
+check. Numba's disk cache looks at the file of a kernel alone: touch kernel.py when this file changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, extending
+from numba.core.extending import models, register_model
+
+BYTES = 64
+
+
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """Numba's decorator; what it returns is called from kernels with the arguments after the first."""
+    return extending.intrinsic(function)
+
+
+class Vector(types.Type):
+    """A vector of one record each."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        self.width = BYTES * 8 // dtype.bitwidth
+        super().__init__(f"Vector({dtype}x{self.width})")
+
+
+@register_model(Vector)
+class VectorModel(models.PrimitiveModel):
+    """An LLVM vector."""
+
+    def __init__(self, manager: Any, kind: Vector) -> None:
+        element = ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
+        super().__init__(manager, kind, ir.VectorType(element, kind.width))  # type: ignore[no-untyped-call]
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Vector) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    pointer = context.get_value_type(vector).as_pointer()
+    return builder.gep(builder.bitcast(data, pointer), [index])
+
+
+def _llvm(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    declare: Any = cgutils.get_or_insert_function
+    return declare(builder.module, ir.FunctionType(result, arguments), name)
+
+
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    """array[index] as a vector."""
+    vector = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_address(context, builder, array, args[0], args[1], vector), align=4)
+
+    return vector(array, types.int64), generate
+
+
+@intrinsic
+def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """array[index] = value."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, array, args[0], args[1], value), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), generate
+
+
+def _arithmetic(name: str) -> Any:
+    @intrinsic
+    def operation(typing: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return getattr(builder, name)(*args)
+
+        return a(a, a), generate
+
+    return operation
+
+
+add = _arithmetic("fadd")
+mul = _arithmetic("fmul")
+
+
+@intrinsic
+def neg(typing: Any, a: Any) -> Any:
+    """-a."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fneg(args[0])
+
+    return a(a), generate
+
+
+@intrinsic
+def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, fused where the machine fuses."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        function = _llvm(builder, f"llvm.fmuladd.v{a.width}f{a.dtype.bitwidth}", kind, [kind] * 3)
+        return builder.call(function, args)
+
+    return a(a, a, a), generate
+
+
+@intrinsic
+def fill(typing: Any, array: Any, value: Any) -> Any:
+    """A vector of `value` in every lane, of the type that `array` holds."""
+    vector = Vector(array.dtype)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = context.get_value_type(vector)
+        scalar = context.cast(builder, args[1], value, array.dtype)
+        first = builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.width), [0] * vector.width)
+        return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), mask)
+
+    return vector(array, value), generate
+
+
+@intrinsic
+def parity(typing: Any, bits: Any) -> Any:
+    """Number of set bits modulo 2."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        function = _llvm(builder, "llvm.ctpop.i64", word, [word])
+        return builder.and_(builder.call(function, args), ir.Constant(word, 1))
+
+    return types.int64(types.int64), generate

@@ -1,0 +1,172 @@
+"""A PennyLane circuit as a torch layer with per-sample gradients.
+
+    out = QuantumLayer(qnode, weight_shapes)(x)        x (..., D) -> out (..., M)
+
+Takes what `qml.qnn.TorchLayer` takes and returns what it returns (shapes, state_dict names, dtype of x), but
+compiles the circuit once and runs it in qfed's own kernel. Weights are ordinary parameters, so functional_call,
+torch.func and Opacus (hooks and ghost clipping) see them. A record's NaN stays in that record's result.
+Units   angles in radians.      Shapes  as TorchLayer: one expval (...,), a list (..., M), a tuple (M, ..., 1).
+Cost    O(B R 2^W) for B records, R rotations, W wires.
+Errors  CircuitError for a circuit, weights or init_method that do not fit; ShapeError for inputs.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qfed.errors import CircuitError, ShapeError
+from qfed.quantum.compiled import Compiled, compile_circuit
+from qfed.quantum.persample import register_with_opacus
+from qfed.quantum.trace import Circuit
+
+InitMethod = Callable[[Tensor], Tensor] | Mapping[str, Any] | None
+_COMPUTE = (torch.float32, torch.float64)
+
+
+class QuantumLayer(nn.Module):
+    """Drop-in for `qml.qnn.TorchLayer`; see the module's docstring.
+
+    `qnode` is a QNode or a plain quantum function (then give `wires`, a number or labels). One argument is the
+    data, named `inputs` (or `input_name`); the others are weights, with their shapes in `weight_shapes`.
+    `init_method` is None (uniform over [0, 2 pi)), a function of torch.nn.init, or a dict with a function or a
+    tensor for each weight.
+    """
+
+    def __init__(
+        self,
+        qnode: Any,
+        weight_shapes: Mapping[str, int | Iterable[int]],
+        init_method: InitMethod = None,
+        *,
+        wires: int | Sequence[Any] | None = None,
+        input_name: str = "inputs",
+    ) -> None:
+        super().__init__()
+        self.qnode = qnode
+        self.input_arg = input_name
+        self.weight_shapes = {name: _shape(name, size) for name, size in weight_shapes.items()}
+        function = qnode.func if hasattr(qnode, "func") else qnode
+        _check_signature(function, input_name, self.weight_shapes)
+        self._circuit = Circuit(function, input_name, _wires(qnode, wires))
+        self._compiled: dict[int, Compiled] = {}
+        for name, shape in self.weight_shapes.items():
+            self.register_parameter(name, nn.Parameter(_initial(name, shape, init_method)))
+        register_with_opacus(type(self))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """x (..., D) -> as TorchLayer; x (D,) is one record."""
+        register_with_opacus(type(self))
+        x = self.checked(inputs)
+        compiled = self.compiled(x.shape[-1])
+        flat = compiled(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), self.flat_weights(x))
+        return self._shaped(flat, compiled, x.shape[:-1]).to(inputs.dtype)
+
+    def compiled(self, features: int) -> Compiled:
+        """The compiled circuit for records of `features` numbers."""
+        found = self._compiled.get(features)
+        if found is None:
+            found = self._compiled[features] = compile_circuit(self._circuit, features, self.weight_shapes)
+        return found
+
+    def flat_weights(self, like: Tensor) -> Tensor:
+        """All weights, one after the other, in the dtype and on the device of `like`."""
+        parts = [getattr(self, name).reshape(-1) for name in self.weight_shapes]
+        return torch.cat(parts).to(like) if parts else like.new_zeros(0)
+
+    def checked(self, inputs: Tensor) -> Tensor:
+        """Inputs in the dtype the kernel computes in."""
+        if not isinstance(inputs, Tensor) or inputs.dim() == 0 or not inputs.is_floating_point():
+            what = f"shape={tuple(inputs.shape)}, dtype={inputs.dtype}" if isinstance(inputs, Tensor) else type(inputs)
+            raise ShapeError(f"QuantumLayer takes a floating-point tensor of shape (..., D), got inputs of {what}")
+        return inputs if inputs.dtype in _COMPUTE else inputs.float()
+
+    def _shaped(self, flat: Tensor, compiled: Compiled, batch: torch.Size) -> Tensor:
+        columns, returns = compiled.program.columns, compiled.program.returns
+        if returns == "tuple" and len(columns) > 1:
+            widths = {1 if c.square is not None else c.stop - c.start for c in columns}
+            if len(widths) > 1:
+                raise CircuitError(
+                    f"a circuit that returns a tuple needs measurements of one width, got widths={sorted(widths)}; "
+                    "return a list to get them side by side"
+                )
+            parts = flat.reshape(*batch, len(columns), compiled.width // len(columns))
+            return parts.movedim(len(batch), 0)
+        if returns == "one" and compiled.width == 1 and not compiled.program.outcomes.shape[0]:
+            return flat.reshape(batch)
+        return flat.reshape(*batch, compiled.width)
+
+    def rows_of(self, grad_output: Tensor, compiled: Compiled) -> Tensor:
+        """The inverse of the result's layout: dL/dresult -> (B, width)."""
+        if compiled.program.returns == "tuple" and len(compiled.program.columns) > 1:
+            grad_output = grad_output.movedim(0, -2)
+        return grad_output.reshape(-1, compiled.width)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": {}}  # cheap to make again, and may hold a torch graph
+
+    def extra_repr(self) -> str:
+        name = getattr(self._circuit.func, "__name__", type(self._circuit.func).__name__)
+        return f"{name}, " + ", ".join(f"{k}={v}" for k, v in self.weight_shapes.items())
+
+
+def _shape(name: str, size: int | Iterable[int]) -> tuple[int, ...]:
+    """TorchLayer's rule: an int n is (n,), and 1 is a scalar."""
+    shape = tuple(size) if isinstance(size, Iterable) else () if size == 1 else (size,)
+    if any(not isinstance(n, int) or n < 1 for n in shape):
+        raise CircuitError(f"a weight shape is a tuple of positive integers, got weight_shapes[{name!r}]={size!r}")
+    return shape
+
+
+def _check_signature(function: Any, input_name: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    if not callable(function):
+        raise CircuitError(f"QuantumLayer takes a QNode or a quantum function, got qnode={type(function).__name__}")
+    parameters = inspect.signature(function).parameters
+    kinds = {p.kind for p in parameters.values()}
+    if input_name not in parameters:
+        raise CircuitError(
+            f"the circuit must take its data in an argument named {input_name!r}, got arguments={list(parameters)}; "
+            "rename it or give input_name="
+        )
+    if input_name in shapes:
+        raise CircuitError(f"weight_shapes holds weights only, got the input {input_name!r} in it; take it out")
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        raise CircuitError("the circuit must name its arguments, got *args; write one argument a weight")
+    required = {n for n, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+    missing = sorted(required - set(shapes) - {input_name})
+    unknown = [] if inspect.Parameter.VAR_KEYWORD in kinds else sorted(set(shapes) - set(parameters))
+    if missing or unknown:
+        raise CircuitError(
+            "weight_shapes must name every argument of the circuit but the input, got "
+            f"weight_shapes={dict(shapes)}; missing: {missing}, not an argument: {unknown}"
+        )
+
+
+def _wires(qnode: Any, wires: int | Sequence[Any] | None) -> Sequence[Any] | None:
+    if wires is not None:
+        return range(wires) if isinstance(wires, int) else list(wires)
+    device = getattr(qnode, "device", None)
+    if device is None:
+        raise CircuitError("a plain quantum function needs its wires: QuantumLayer(function, shapes, wires=4)")
+    return None if device.wires is None else list(device.wires)
+
+
+def _initial(name: str, shape: tuple[int, ...], method: InitMethod) -> Tensor:
+    chosen: Any = method
+    if isinstance(method, Mapping):
+        if name not in method:
+            raise CircuitError(f"init_method needs an entry for each weight, got keys={list(method)}, not {name!r}")
+        chosen = method[name]
+    if isinstance(chosen, Tensor):
+        if tuple(chosen.shape) != shape:
+            raise CircuitError(f"init_method[{name!r}] must have shape {shape}, got shape={tuple(chosen.shape)}")
+        return chosen.detach().clone()
+    empty = torch.empty(shape or (1,))
+    filled = nn.init.uniform_(empty, b=2 * math.pi) if chosen is None else chosen(empty)
+    value: Tensor = filled.detach()
+    return value if shape else value[0]
