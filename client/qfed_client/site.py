@@ -113,8 +113,7 @@ class Site:
         secure = config.secagg.mode == "on"
         session = self._session(run) if secure else None
         if session is not None:
-            if session.round_of(request)[1] != round:
-                raise RemoteProtocolError(f"the request's label is of another round than round={round}")
+            session.round_of(request)  # refuses a label that is stale or belongs elsewhere, before any record is read
             if (cached := session.cached_upload(request)) is not None:
                 return cached
         values = self._values(config, run, round, model, train=train)

@@ -50,8 +50,9 @@ def simulate(
             figures = f"score {step.score:.3f}" if step.score is not None else ""
             if step.epsilon is not None:
                 figures += f"  ε {step.epsilon:.2f}"
-            changed = {"figures": figures} if figures else {}
-            display.update(bars[step.part], completed=step.round, **changed)
+            display.update(bars[step.part], completed=step.round)
+            if figures:
+                display.update(bars[step.part], figures=figures)
 
         result = simulate(resolved, out=out, force=force, progress=show)
     console.print(final_table(result))

@@ -43,10 +43,10 @@ class InProcessGrid(Grid):
         assume_identity(self._run.run_id)
         self._contexts: dict[int, Context] = {}
         for index in range(sites):
-            node = {"partition-id": index, "num-partitions": sites}
+            node: dict[str, bool | float | int | str] = {"partition-id": index, "num-partitions": sites}
             node_id = rng.getrandbits(63)
             self._contexts[node_id] = Context(self._run.run_id, node_id, node, RecordDict(), dict(run_config))
-        self._replies: dict[str, Message] = {}
+        self._waiting: dict[str, Message] = {}
 
     def set_run(self, run: Run) -> None:
         """Take another run's description."""
@@ -68,12 +68,12 @@ class InProcessGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Deliver messages one after another; the replies wait to be pulled."""
+        """Take messages; each is delivered when its reply is pulled, so replies never pile up in memory."""
         names = []
         for message in messages:
             name_message(message, uuid.uuid4().hex)
             names.append(message.metadata.message_id)
-            self._replies[names[-1]] = self._deliver(message)
+            self._waiting[names[-1]] = message
         return names
 
     def _deliver(self, message: Message) -> Message:
@@ -93,12 +93,15 @@ class InProcessGrid(Grid):
         return reply
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """Replies that have come, each once."""
-        return [self._replies.pop(name) for name in list(message_ids) if name in self._replies]
+        """Deliver the next of the messages and return its reply; nothing when all have been pulled."""
+        wanted = set(message_ids)
+        name = next((name for name in self._waiting if name in wanted), None)
+        return [] if name is None else [self._deliver(self._waiting.pop(name))]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Push and pull."""
-        return self.pull_messages(self.push_messages(messages))
+        """Push, and pull until all replies are there."""
+        names = list(self.push_messages(messages))
+        return [reply for _ in names for reply in self.pull_messages(names)]
 
 
 def run_in_process(

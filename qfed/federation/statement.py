@@ -29,7 +29,7 @@ def privacy_statement(config: RunConfig, noise_multiplier: float | None, epsilon
         else "dp-accounting, PLD of the Poisson-subsampled Gaussian"
     )
     hidden = "masked with a committee's keys: the aggregator decodes the sum over the cohort and no site's own update"
-    not_covered = _NOT_COVERED if private else (_NO_PRIVACY, *_NOT_COVERED[:2])
+    not_covered: tuple[str, ...] = _NOT_COVERED if private else (_NO_PRIVACY, *_NOT_COVERED[:2])
     if config.simulation.compare:
         not_covered += ("the comparison runs of this simulation: each is a world of its own with its own budget",)
     return PrivacyStatement(

@@ -5,7 +5,7 @@ Both channels send the same encoded integers, so a run gives the same model with
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +13,10 @@ import numpy as np
 
 from qfed.errors import ProtocolError, QuorumLost, RemoteProtocolError
 from qfed.federation import wire
-from qfed.secagg import Epoch, Federation, Layout, Policy, ServerSession, decode
+from qfed.secagg import Federation, Layout, Policy, ServerEpoch, ServerSession, decode
 from qfed_server.exchange import Answers, Exchange
+
+Requests = dict[str, wire.Fields]
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,16 @@ class ClearChannel:
     def aggregate(self, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
         """See Channel."""
         sites = self._exchange.sites
-        asked = {site: {"run": self._run, "round": round, "model": model, "request": b""} for site in sites}
-        answers = self._exchange.ask(kind, kind, asked, round=round, body=bytes)
-        dtype = np.dtype(f"<u{self._policy.ring_bits // 8}")
-        total = np.zeros(layout.size, dtype=dtype)
-        dropouts, survivors = dict(answers.missing), []
-        for site, body in answers.bodies().items():
+        asked: Requests = {site: {"run": self._run, "round": round, "model": model, "request": b""} for site in sites}
+        total, survivors = np.zeros(layout.size, self._policy.dtype), []
+
+        def add(site: str, body: bytes) -> None:
             if len(body) != total.nbytes:
-                dropouts[site] = f"sent {len(body)} bytes where {total.nbytes} were due"
-                continue
-            total += np.frombuffer(body, dtype=dtype)
+                raise RemoteProtocolError(f"sent {len(body)} bytes where {total.nbytes} were due")
+            np.add(total, np.frombuffer(body, dtype=total.dtype), out=total)
             survivors.append(site)
+
+        dropouts = self._exchange.ask(kind, kind, asked, round=round, accept=_body(add), body=bytes).missing
         if len(survivors) < self._policy.min_survivors:
             return Outcome(None, tuple(sorted(survivors)), dropouts)
         return Outcome(decode(layout, total, len(survivors)), tuple(sorted(survivors)), dropouts)
@@ -65,7 +66,8 @@ class SecureChannel:
     def __init__(self, exchange: Exchange, federation: Federation, run: str) -> None:
         self._exchange, self._federation, self._run = exchange, federation, run
         self._session = ServerSession(federation, run)
-        self._epoch: Epoch | None = None
+        self._epoch: ServerEpoch | None = None
+        self._first_round = 0
         self._epochs = 0
         self._absent: dict[str, str] = {}
 
@@ -75,50 +77,52 @@ class SecureChannel:
             epoch = self._current_epoch(round)
             return self._sum(epoch, kind, round, layout, model)
         except QuorumLost as error:
-            return Outcome(None, (), {**self._absent, "federation": str(error)})
+            return Outcome(None, (), {**self._absent, "aggregation": str(error)})
 
-    def _ask(self, phase: str, bodies: Mapping[str, bytes], round: int) -> Answers:
-        requests = {site: {"run": self._run, "body": body} for site, body in bodies.items()}
-        return self._exchange.ask(phase, wire.SECAGG, requests, round=round, body=bytes)
+    def _ask(
+        self, phase: str, bodies: Mapping[str, bytes], round: int, accept: Callable[[str, bytes], None] | None = None
+    ) -> Answers:
+        requests: Requests = {site: {"run": self._run, "body": body} for site, body in bodies.items()}
+        taken = _body(accept) if accept is not None else None
+        return self._exchange.ask(phase, wire.SECAGG, requests, round=round, accept=taken, body=bytes)
 
-    def _current_epoch(self, round: int) -> Epoch:
-        if self._epoch is None or not self._epoch.covers(round):
+    def _current_epoch(self, round: int) -> ServerEpoch:
+        """The epoch that covers `round`; a new one when there is none or its rounds are used up."""
+        if self._epoch is None or round - self._first_round >= self._federation.policy.epoch_rounds:
             self._epoch = None
             self._epochs += 1
-            setup = self._session.begin_epoch(self._epochs, self._exchange.sites, first_round=round)
+            setup = self._session.begin_epoch(self._epochs, self._exchange.sites)
             hello = self._ask("setup", setup.hello(), round)
             reveal = self._ask("setup", setup.reveal(hello.bodies()), round)
             sealed = self._ask("setup", setup.setup(reveal.bodies()), round)
-            self._epoch = setup.finish(sealed.bodies())
-            silent = {**hello.missing, **reveal.missing, **sealed.missing}
-            self._absent = {site: f"not in the epoch: {reason}" for site, reason in silent.items()}
-            self._absent.update({site: f"not in the epoch: {reason}" for site, reason in setup.refused.items()})
+            self._epoch, self._first_round = setup.finish(sealed.bodies()), round
+            silent = {**hello.missing, **reveal.missing, **sealed.missing, **setup.refused}
+            left_out = set(silent) - set(self._epoch.names)
+            self._absent = {site: f"not in the epoch: {silent[site]}" for site in left_out}
         return self._epoch
 
-    def _sum(self, epoch: Epoch, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
-        secure = self._session.begin_round(epoch, round, layout.size)
-        asked = {
+    def _sum(self, epoch: ServerEpoch, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
+        secure = self._session.begin_round(epoch, round - self._first_round, layout.size)
+        asked: Requests = {
             site: {"run": self._run, "round": round, "model": model, "request": request}
             for site, request in secure.upload_requests().items()
         }
-        uploads = self._exchange.ask(kind, kind, asked, round=round, body=bytes)
-        dropouts = {**self._absent, **uploads.missing}
-
-        def take(answers: Answers, accept: object) -> None:
-            for site, body in answers.bodies().items():
-                try:
-                    accept(site, body)  # type: ignore[operator]
-                except RemoteProtocolError as error:
-                    dropouts[site] = str(error)
-
-        take(uploads, secure.add_upload)
+        dropouts = dict(self._absent)
+        dropouts |= self._exchange.ask(
+            kind, kind, asked, round=round, accept=_body(secure.add_upload), body=bytes
+        ).missing
         try:
-            take(self._ask("unmask", secure.unmask_requests(), round), secure.add_unmask)
+            dropouts |= self._ask("unmask", secure.unmask_requests(), round, secure.add_unmask).missing
             if recovery := secure.recovery_requests():
-                take(self._ask("recovery", recovery, round), secure.add_recovery)
+                dropouts |= self._ask("recovery", recovery, round, secure.add_recovery).missing
             aggregate = secure.result()
-        except ProtocolError as error:
-            return Outcome(None, (), {**dropouts, "federation": str(error)})
+            sums = decode(layout, aggregate.total, len(aggregate.survivors))
+        except (ProtocolError, QuorumLost) as error:
+            self._epoch = None  # the next round starts with fresh keys among the sites that are there
+            return Outcome(None, (), {**dropouts, "aggregation": str(error)})
         dropouts = {site: reason for site, reason in dropouts.items() if site not in aggregate.survivors}
-        sums = decode(layout, aggregate.total, len(aggregate.survivors))
         return Outcome(sums, aggregate.survivors, dropouts)
+
+
+def _body(accept: Callable[[str, bytes], None]) -> Callable[[str, Mapping[str, wire.Field]], None]:
+    return lambda site, fields: accept(site, bytes(fields["body"]))  # type: ignore[arg-type]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from qfed._flower import Grid, Message
 from qfed.errors import QuorumLost, RemoteProtocolError
 from qfed.federation import wire
+
+Accept = Callable[[str, Mapping[str, wire.Field]], None]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
 
@@ -56,51 +58,67 @@ class Exchange:
         return taken
 
     def ask(
-        self, phase: str, kind: str, requests: Mapping[str, wire.Fields], *, round: int, **expected: type
+        self,
+        phase: str,
+        kind: str,
+        requests: Mapping[str, wire.Fields],
+        *,
+        round: int,
+        accept: Accept | None = None,
+        **expected: type,
     ) -> Answers:
-        """Send each site its fields and wait for the answers, at most until the deadline."""
+        """Send each site its fields and take the answers as they come, at most until the deadline.
+
+        With `accept` an answer is handed over and not kept, so memory does not grow with the number of sites; a site
+        whose answer it refuses with RemoteProtocolError counts as missing.
+        """
         start = time.monotonic()
         sites = {self._nodes[site]: site for site in requests}
-        messages = [
-            Message(wire.pack(fields), self._nodes[site], kind, ttl=self._deadline, group_id=str(round))
-            for site, fields in requests.items()
-        ]
-        fields, missing = {}, {}
-        for node, reply in collect(self._grid, messages, self._deadline).items():
-            site = sites.get(node)
-            if site is None:
-                continue
+        kept: dict[str, dict[str, wire.Field]] = {}
+        missing = dict.fromkeys(requests, f"no answer within {self._deadline:g} s")
+        messages = []
+        for site, fields in requests.items():
+            self._traffic.down[site] += wire.size(fields)
+            node = self._nodes[site]
+            messages.append(Message(wire.pack(fields), node, kind, ttl=self._deadline, group_id=str(round)))
+        for reply in collect(self._grid, messages, self._deadline):
+            site = sites[reply.metadata.src_node_id]
             if reply.has_error():
                 missing[site] = reply.error.reason or f"error {reply.error.code}"
                 continue
             try:
-                fields[site] = wire.unpack(reply, **expected)
+                answer = wire.unpack(reply, **expected)
+                self._traffic.up[site] += wire.size(answer)
+                if accept is not None:
+                    accept(site, answer)
+                else:
+                    kept[site] = answer
+                del missing[site]
             except RemoteProtocolError as error:
                 missing[site] = str(error)
-        for site, sent in requests.items():
-            self._traffic.down[site] += wire.size(sent)
-            if site in fields:
-                self._traffic.up[site] += wire.size(fields[site])
-            elif site not in missing:
-                missing[site] = f"no answer within {self._deadline:g} s"
         self._traffic.seconds[phase] += time.monotonic() - start
-        return Answers(fields, missing)
+        return Answers(kept, missing)
 
 
-def collect(grid: Grid, messages: list[Message], deadline: float) -> dict[int, Message]:
-    """Push messages and pull replies by node until all have come or the deadline has passed."""
-    waiting = set(grid.push_messages(messages))
-    replies: dict[int, Message] = {}
+def collect(grid: Grid, messages: list[Message], deadline: float) -> Iterator[Message]:
+    """Push messages and yield the replies, one a node, until all have come or the deadline has passed."""
+    nodes = {
+        name: message.metadata.dst_node_id for name, message in zip(grid.push_messages(messages), messages, strict=True)
+    }
     end, pause = time.monotonic() + deadline, _FIRST_PAUSE
-    while waiting:
-        for reply in grid.pull_messages(waiting):
-            waiting.discard(reply.metadata.reply_to_message_id)
-            replies[reply.metadata.src_node_id] = reply
-        if not waiting or time.monotonic() >= end:
-            break
-        time.sleep(pause)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
-    return replies
+    while nodes:
+        came = list(grid.pull_messages(set(nodes)))
+        for reply in came:
+            # A reply counts for the node that was asked, whatever sender it claims.
+            if nodes.pop(reply.metadata.reply_to_message_id, None) == reply.metadata.src_node_id:
+                yield reply
+        if not nodes or time.monotonic() >= end:
+            return
+        if came:
+            pause = _FIRST_PAUSE
+        else:
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def join(
