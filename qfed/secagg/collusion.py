@@ -1,0 +1,74 @@
+"""How many colluders a committee withstands, and how likely a drawn one is worse.
+
+    private while  c_committee < L - 2d  and  m - c >= 2
+    P[failure]  =  A * sum_{j >= L-2d} C(c, j) C(b-c, L-j) / C(b, L)
+
+L committee members, d of them recoverable, m least survivors; c colluding sites in all, b sites at the setup (at
+least m; the server may leave out honest ones), A setups that a site accepts before one of them is finished (each
+draws a new committee, so a server that aborts draws again). Derived in SECURITY.md; open to review.
+
+Cost    O(L) exact big-integer terms    Errors  SecAggMisuse(POLICY_INVALID)
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from qfed.secagg.reasons import Reason, SecAggMisuse
+
+ALL_SITES_UP_TO = 32  # every site is on the committee of a federation of at most this many
+OPENERS = 32  # whose nonces draw the committee of a larger one
+MOST_ATTEMPTS = 64  # setups that a site begins without one being finished
+TARGET = 40  # bits: a drawn committee is worse than the policy says with probability below 2^-40
+
+
+def colluders_tolerated(committee_size: int, recoverable_drops: int, min_survivors: int) -> int:
+    """Return the most colluding sites (all on the committee) under which every update stays private.
+
+    c < L - 2d keeps one honest member's masks closed; m - c >= 2 leaves two honest updates in every sum.
+    """
+    return min(committee_size - 2 * recoverable_drops - 1, min_survivors - 2)
+
+
+def failure_log2(committee_size: int, recoverable_drops: int, candidates: int, corrupt: int) -> float:
+    """Return log2 of the probability that a drawn committee holds L - 2d or more of the corrupt sites.
+
+    -inf when it cannot happen. `candidates` is how many sites the committee is drawn from.
+    """
+    size, least = committee_size, committee_size - 2 * recoverable_drops
+    if not 0 < size <= candidates or not 0 <= corrupt <= candidates or least < 1:
+        raise SecAggMisuse(
+            Reason.POLICY_INVALID,
+            f"a draw takes 0 < L <= candidates, 0 <= corrupt <= candidates and L > 2d, got L={size}, "
+            f"d={recoverable_drops}, candidates={candidates}, corrupt={corrupt}",
+        )
+    bad = sum(
+        math.comb(corrupt, j) * math.comb(candidates - corrupt, size - j) for j in range(least, min(size, corrupt) + 1)
+    )
+    if bad == 0:
+        return -math.inf
+    probability = Fraction(bad * MOST_ATTEMPTS, math.comb(candidates, size))
+    return min(0.0, _log2(probability.numerator) - _log2(probability.denominator))
+
+
+def _log2(value: int) -> float:
+    """Return log2 of an integer too large for a float."""
+    shift = max(0, value.bit_length() - 64)
+    return math.log2(value >> shift) + shift
+
+
+def recommended_size(sites: int) -> tuple[int, int, int]:
+    """Return (L, d, m) for a federation: a fifth of the sites may be away, a tenth (or more) may collude.
+
+    Up to 32 sites all are members. Beyond, the smallest committee with d = L // 4 whose failure probability stays
+    below 2^-40 when a tenth of all sites collude and only m answer.
+    """
+    if sites <= ALL_SITES_UP_TO:
+        drops = sites // 5
+        return sites, drops, max(3, sites - drops)
+    least = sites - sites // 5
+    for size in range(8, least + 1):
+        if failure_log2(size, size // 4, least, sites // 10) < -TARGET:
+            return size, size // 4, least
+    raise SecAggMisuse(Reason.POLICY_INVALID, f"no committee of sites={sites} reaches 2^-{TARGET}; set one by hand")

@@ -1,0 +1,103 @@
+"""What every site of an epoch must see alike: transcript, committee, and the members' signed headers.
+
+    view = H(tr, headers of the members that finished the setup)
+
+The view goes into every stream key, so masks cancel only among sites and members that were shown the same
+committee. Members that did not finish count as lost: L - |members| <= d, and that much less can be recovered later.
+
+A plain site checks the signatures of the openers and of the members drawn, and that every site named is in the
+roster; the openers and the members have checked all bundles. So a site verifies at most 32 + 2 L signatures.
+
+Errors  SecAggRefused: COMMITTEE_TOO_SMALL, BAD_TRANSCRIPT, NOT_A_MEMBER and those of transcript.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from qfed.secagg import primitives
+from qfed.secagg.federation import Federation
+from qfed.secagg.messages import Common, SetupBody, SetupRequest
+from qfed.secagg.reasons import Reason, SecAggRefused
+from qfed.secagg.statement import Place, open_reply, site_of
+from qfed.secagg.transcript import Transcript, build_transcript, check_order, open_bundles, openers
+
+
+@dataclass(frozen=True)
+class CommonView:
+    """The verified common part of an epoch."""
+
+    digest: bytes
+    transcript: Transcript
+    digests: tuple[bytes, ...]
+    members: tuple[int, ...]
+    bodies: tuple[SetupBody, ...]
+    headers: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
+class _Case:
+    """Key of the cache: one process verifies a view once."""
+
+    federation_digest: bytes
+    place: Place
+    digest: bytes
+    federation: Federation = field(compare=False)
+    data: bytes = field(compare=False)
+
+
+def open_common(federation: Federation, place: Place, data: bytes | memoryview) -> CommonView:
+    """Return the verified common part of the place's epoch."""
+    place = Place(place.federation, place.run, place.epoch)
+    return _open_common(_Case(federation.digest, place, primitives.digest("common", data), federation, bytes(data)))
+
+
+@lru_cache(maxsize=4)
+def _open_common(case: _Case) -> CommonView:
+    federation, place, common = case.federation, case.place, Common.decode(case.data)
+    sites, digests = common.sites, common.digests
+    check_order(sites)
+    if len(sites) != len(digests) or any(site >= len(federation.roster) for site in sites):
+        raise SecAggRefused(Reason.SYBIL, "a transcript names sites of the roster, each with its bundle's digest")
+    opened = open_bundles(federation, place, common.bundles)
+    named = dict(zip(sites, digests, strict=True))
+    if any(named.get(bundle.site) != bundle.digest for bundle in opened):
+        raise SecAggRefused(Reason.BAD_TRANSCRIPT, "a bundle shown in full is not the one that the transcript names")
+    commitments = {bundle.site: bundle.commitment for bundle in opened}
+    if not set(openers(federation, sites, digests)) <= set(commitments):
+        raise SecAggRefused(Reason.BAD_TRANSCRIPT, "the bundles of all openers are shown in full")
+    transcript = build_transcript(federation, place, sites, digests, commitments, common.nonces)
+    if not set(transcript.drawn) <= set(commitments):
+        raise SecAggRefused(Reason.BAD_TRANSCRIPT, "the bundles of all members drawn are shown in full")
+    members, bodies = [], []
+    for header in common.headers:
+        name = site_of(header)
+        member = federation.index[federation.site(name).name]
+        if member not in transcript.drawn:
+            raise SecAggRefused(Reason.NOT_A_MEMBER, f"site={name} is not on the committee that the transcript draws")
+        body, _ = open_reply(federation, place, SetupRequest.KIND, transcript.digest, header, name)
+        members.append(member)
+        bodies.append(SetupBody.decode(body))
+    check_order(members)
+    check_committee(federation, len(members))
+    marks = tuple(primitives.digest("header", header) for header in common.headers)
+    return CommonView(
+        view_digest(transcript, common.headers), transcript, digests, tuple(members), tuple(bodies), marks
+    )
+
+
+def view_digest(transcript: Transcript, headers: Sequence[bytes]) -> bytes:
+    """Return what a view is known by."""
+    return primitives.digest("view", transcript.digest, *headers)
+
+
+def check_committee(federation: Federation, members: int) -> None:
+    """Raise SecAggRefused(COMMITTEE_TOO_SMALL) if more than d of L members did not finish the setup."""
+    policy = federation.policy
+    if members < policy.threshold:
+        raise SecAggRefused(
+            Reason.COMMITTEE_TOO_SMALL,
+            f"at least {policy.threshold} of {policy.committee_size} members finish a setup, got {members}",
+        )

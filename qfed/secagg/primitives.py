@@ -1,0 +1,194 @@
+"""Every call into `cryptography`: what is used, with which parameters, and nothing else.
+
+    digest      SHA-256(len(domain) | domain | parts, each with its length)
+    signature   Ed25519 (64 bytes) | ML-DSA-65 (3309 bytes) over the same message; both must verify
+    seal        HPKE base mode, KEM.MLKEM768_X25519 (X-Wing), HKDF-SHA-256, AES-256-GCM
+    derive      HKDF-Expand, SHA-256
+    lock        AES-256-GCM with the zero nonce under a key that encrypts once
+    stream      AES-256-CTR of zeros under a key that is used once (so the counter may begin at zero)
+
+Sources: RFC 9180 and draft-ietf-hpke-pq (HPKE), FIPS 203 (ML-KEM), FIPS 204 (ML-DSA), RFC 8032, RFC 5869,
+SP 800-38A/D. Units: bytes throughout. Errors: SecAggRefused with the reason that the caller names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
+from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import (
+    AEAD,
+    KDF,
+    KEM,
+    MLKEM768X25519PrivateKey,
+    MLKEM768X25519PublicKey,
+    Suite,
+)
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from qfed.secagg.reasons import Reason, SecAggRefused
+
+KEY_SIZE = 32
+ED25519_SIGNATURE = 64
+MLDSA65_SIGNATURE = 3309
+SIGNATURE_SIZE = ED25519_SIGNATURE + MLDSA65_SIGNATURE
+MLKEM768_KEY = 1184
+KEM_KEY_SIZE = MLKEM768_KEY + 32
+KEM_SECRET_SIZE = 64 + 32
+_PROTOCOL = b"qfed-secagg-1 "
+_SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+_SHA256 = hashes.SHA256()
+_ZERO_NONCE = bytes(12)
+
+
+def random_key() -> bytes:
+    """Return 32 bytes of the operating system's entropy."""
+    return os.urandom(KEY_SIZE)
+
+
+def digest(domain: str, *parts: bytes | memoryview) -> bytes:
+    """Return SHA-256 over the domain and the parts, each preceded by its length, so that no two inputs collide."""
+    tag = _PROTOCOL + domain.encode()
+    state = hashlib.sha256(len(tag).to_bytes(8, "big") + tag)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "big"))
+        state.update(part)
+    return state.digest()
+
+
+def derive(key: bytes, domain: str, *parts: bytes) -> bytes:
+    """Return 32 bytes of HKDF-Expand(key, domain | parts); every part has a fixed length or is the last."""
+    return HKDFExpand(_SHA256, KEY_SIZE, _PROTOCOL + domain.encode() + b"\0" + b"".join(parts)).derive(key)
+
+
+@dataclass(frozen=True)
+class SigningKey:
+    """Ed25519 and ML-DSA-65 secret seeds (32 bytes each)."""
+
+    ed25519: bytes = field(repr=False)
+    mldsa65: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        """Draw both seeds from the operating system's entropy."""
+        return cls(os.urandom(32), os.urandom(32))
+
+    def sign(self, message: bytes) -> bytes:
+        """Return both signatures of `message`, 3373 bytes."""
+        return (
+            Ed25519PrivateKey.from_private_bytes(self.ed25519).sign(message)
+            + MLDSA65PrivateKey.from_seed_bytes(self.mldsa65).sign(message)
+        )  # fmt: skip
+
+    def public(self) -> VerifyKey:
+        """Return the public half."""
+        return VerifyKey(
+            Ed25519PrivateKey.from_private_bytes(self.ed25519).public_key().public_bytes_raw(),
+            MLDSA65PrivateKey.from_seed_bytes(self.mldsa65).public_key().public_bytes_raw(),
+        )
+
+
+@dataclass(frozen=True)
+class VerifyKey:
+    """Ed25519 (32 bytes) and ML-DSA-65 (1952 bytes) public keys."""
+
+    ed25519: bytes
+    mldsa65: bytes
+
+    def verify(self, signature: bytes | memoryview, message: bytes, who: str) -> None:
+        """Raise SecAggRefused unless both signatures of `message` verify.
+
+        SIGNATURE_STRIPPED when one of the two is not there, SIGNATURE_BAD when one does not verify.
+        """
+        signature = bytes(signature)
+        if len(signature) != SIGNATURE_SIZE:
+            raise SecAggRefused(
+                Reason.SIGNATURE_STRIPPED,
+                f"a signature of {who} holds Ed25519 and ML-DSA-65 ({SIGNATURE_SIZE} bytes), got {len(signature)}",
+            )
+        try:
+            Ed25519PublicKey.from_public_bytes(self.ed25519).verify(signature[:ED25519_SIGNATURE], message)
+            MLDSA65PublicKey.from_public_bytes(self.mldsa65).verify(signature[ED25519_SIGNATURE:], message)
+        except (InvalidSignature, ValueError) as error:
+            raise SecAggRefused(
+                Reason.SIGNATURE_BAD, f"Ed25519 and ML-DSA-65 of {who} must both verify; do not trust this message"
+            ) from error
+
+
+@dataclass(frozen=True)
+class KemKey:
+    """A hybrid KEM key pair, kept as its seeds (ML-KEM-768 64 bytes, X25519 32 bytes)."""
+
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> KemKey:
+        """Draw both seeds from the operating system's entropy."""
+        return cls(os.urandom(KEM_SECRET_SIZE))
+
+    def public(self) -> bytes:
+        """Return ML-KEM-768 | X25519 public keys, 1216 bytes."""
+        mlkem, x25519 = self._keys()
+        return mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
+
+    def open(self, sealed: bytes, info: bytes) -> bytes:
+        """Return what was sealed to this key under `info`, else raise SecAggRefused(SEALED_KEY_UNREADABLE)."""
+        try:
+            return _SUITE.decrypt(sealed, MLKEM768X25519PrivateKey(*self._keys()), info=info)
+        except (InvalidTag, ValueError) as error:
+            raise SecAggRefused(
+                Reason.SEALED_KEY_UNREADABLE, "a sealed key does not open under its transcript, sender and receiver"
+            ) from error
+
+    def _keys(self) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
+        return (
+            MLKEM768PrivateKey.from_seed_bytes(self.secret[:64]),
+            X25519PrivateKey.from_private_bytes(self.secret[64:]),
+        )
+
+
+def kem_public(public: bytes) -> MLKEM768X25519PublicKey:
+    """Parse a hybrid public key, else raise SecAggRefused(KEM_KEY_INVALID)."""
+    try:
+        if len(public) != KEM_KEY_SIZE:
+            raise ValueError(f"a KEM key has {KEM_KEY_SIZE} bytes, got {len(public)}")
+        return MLKEM768X25519PublicKey(
+            MLKEM768PublicKey.from_public_bytes(public[:MLKEM768_KEY]),
+            X25519PublicKey.from_public_bytes(public[MLKEM768_KEY:]),
+        )
+    except ValueError as error:
+        raise SecAggRefused(Reason.KEM_KEY_INVALID, f"a hybrid KEM key cannot be used: {error}") from error
+
+
+def seal(public: MLKEM768X25519PublicKey, info: bytes, plaintext: bytes) -> bytes:
+    """Return `plaintext` sealed to `public` under `info`: 1136 bytes more than it."""
+    return _SUITE.encrypt(plaintext, public, info=info)
+
+
+def lock(key: bytes, plaintext: bytes, context: bytes) -> bytes:
+    """Encrypt once under a key that encrypts nothing else (so the nonce may be zero); 16 bytes more."""
+    return AESGCM(key).encrypt(_ZERO_NONCE, plaintext, context)
+
+
+def unlock(key: bytes, ciphertext: bytes, context: bytes) -> bytes:
+    """Invert `lock`, else raise SecAggRefused(DEPOSIT_FORGED)."""
+    try:
+        return AESGCM(key).decrypt(_ZERO_NONCE, ciphertext, context)
+    except InvalidTag as error:
+        raise SecAggRefused(
+            Reason.DEPOSIT_FORGED, "a deposit does not open with its recovered key; its member is at fault"
+        ) from error
+
+
+def stream(key: bytes, block: int = 0) -> CipherContext:
+    """Return an AES-256-CTR encryptor from a 16-byte block on, under a key that makes one stream only."""
+    return Cipher(algorithms.AES(key), modes.CTR(block.to_bytes(16, "big"))).encryptor()

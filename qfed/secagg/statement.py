@@ -1,0 +1,121 @@
+"""Signed replies: who says what about which epoch and round, from which state of its store.
+
+    reply = statement | Ed25519(statement) | ML-DSA-65(statement) | body,   statement.body = H(body)
+
+A reply is accepted only when all that it says is what was asked; each difference has its own reason. The statement
+without its body is a receipt: shown back to the site, it proves how far the site's store had come, so that a
+restored backup is noticed even when nothing on the site's own disk tells (an honest aggregator shows it).
+
+Cost    one hash of the body, one hybrid signature (0.7 ms) or verification (0.25 ms)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qfed.secagg import primitives
+from qfed.secagg.federation import Federation
+from qfed.secagg.identity import Identity, PublicIdentity
+from qfed.secagg.messages import Receipt, Reply, Statement
+from qfed.secagg.reasons import Reason, SecAggRefused
+
+NOTHING = bytes(32)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a message belongs."""
+
+    federation: bytes
+    run: str
+    epoch: int
+    round: int = 0
+
+    def check(self, federation: bytes, run: str, epoch: int, round_: int = 0) -> None:
+        """Raise SecAggRefused unless the message's own place is this one."""
+        for reason, name, want, got in (
+            (Reason.WRONG_FEDERATION, "federation", self.federation.hex()[:16], federation.hex()[:16]),
+            (Reason.WRONG_RUN, "run", self.run, run),
+            (Reason.WRONG_EPOCH, "epoch", self.epoch, epoch),
+            (Reason.WRONG_ROUND, "round", self.round, round_),
+        ):
+            if want != got:
+                raise SecAggRefused(reason, f"this side works on {name}={want}, got {name}={got}")
+
+
+@dataclass(frozen=True)
+class StoreMark:
+    """Which store a statement was made from, and how far it had come."""
+
+    store: bytes
+    counter: int
+
+
+def sign_reply(
+    identity: Identity, place: Place, subject: int, about: bytes, mark: StoreMark, body: bytes | memoryview
+) -> bytes:
+    """Return an encoded Reply."""
+    statement = Statement(
+        subject,
+        place.federation,
+        place.run,
+        place.epoch,
+        place.round,
+        identity.name,
+        about,
+        mark.store,
+        mark.counter,
+        primitives.digest("body", body),
+    ).encode()
+    return Reply(statement, identity.sign(_signed(statement)), body).encode()
+
+
+def open_reply(
+    federation: Federation, place: Place, subject: int, about: bytes | None, data: bytes | memoryview, site: str
+) -> tuple[memoryview, Receipt]:
+    """Return body and receipt of a reply of `site`, else raise SecAggRefused with the first rule it breaks.
+
+    `about` is None where the reply itself says what it is about (the caller then checks the statement).
+    """
+    reply = Reply.decode(data)
+    statement = Statement.decode(reply.statement)
+    place.check(statement.federation, statement.run, statement.epoch, statement.round)
+    if statement.site != site:
+        raise SecAggRefused(Reason.WRONG_SITE, f"expected a reply of site={site}, got one of site={statement.site}")
+    if statement.subject != subject:
+        raise SecAggRefused(
+            Reason.WRONG_KIND, f"expected the answer to kind={subject}, got one to kind={statement.subject}"
+        )
+    if about is not None and statement.about != about:
+        raise SecAggRefused(Reason.WRONG_VIEW, f"site={site} answers about something else than what was asked")
+    federation.site(site).verify(reply.signature, _signed(bytes(reply.statement)))
+    if primitives.digest("body", reply.body) != statement.body:
+        raise SecAggRefused(Reason.BODY_TAMPERED, f"the body of the reply of site={site} is not the one it signed")
+    return memoryview(reply.body), Receipt(bytes(reply.statement), bytes(reply.signature))
+
+
+def site_of(data: bytes | memoryview) -> str:
+    """Return the site that a reply says it is of (unverified)."""
+    return Statement.decode(Reply.decode(data).statement).site
+
+
+def check_receipt(public: PublicIdentity, mark: StoreMark, data: bytes | memoryview) -> None:
+    """Raise SecAggRefused(ROLLBACK) if this site has signed a statement that its store does not know of.
+
+    A receipt from another store of this site (an earlier one, lost with its keys) says nothing about this one.
+    """
+    if len(data) == 0:
+        return
+    receipt = Receipt.decode(data)
+    statement = Statement.decode(receipt.statement)
+    public.verify(receipt.signature, _signed(bytes(receipt.statement)))
+    if statement.store == mark.store and statement.counter > mark.counter:
+        raise SecAggRefused(
+            Reason.ROLLBACK,
+            f"this site's store is at counter={mark.counter}, but the site has signed counter={statement.counter}: "
+            "the store was restored from a backup; give the site a new store and join at the next epoch",
+        )
+
+
+def _signed(statement: bytes) -> bytes:
+    return primitives.digest("statement", statement)

@@ -1,0 +1,322 @@
+"""A site's durable memory: epoch keys, burnt labels, the uploads to send again, and one answer a round.
+
+Nothing masked leaves a site before the label that it is masked under is on disk. One SQLite file (WAL,
+synchronous=FULL, BEGIN IMMEDIATE, locked by one process); each transaction that writes raises `counter` by one:
+
+    commit (counter c) -> fsync -> witness file says c -> fsync -> the bytes leave
+
+A crash before the commit leaves nothing behind, and nothing left; a crash after it leaves the finished bytes to be
+sent again. The witness lies beside the database (or where the caller puts it: outside the backup is best). A
+database that is behind its witness, or whose file is not the one that the witness knows, was restored: SecAggState
+with ROLLBACK, and the way out is a new store (the site joins again at the next epoch; old keys are gone, so old labels
+cannot be used). A snapshot that restores both files in place is noticed by the receipt that the aggregator shows
+(statement.py); no local file can notice it.
+
+Cost    one commit and one small fsync a message; an upload of s bytes writes s + 4 KiB
+Errors  SecAggState: ROLLBACK, STORE_BUSY, STORE_CORRUPT
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from qfed.secagg.primitives import random_key
+from qfed.secagg.reasons import Reason, SecAggState
+from qfed.secagg.statement import Place, StoreMark
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (one INTEGER PRIMARY KEY CHECK (one = 1), store BLOB NOT NULL,
+    counter INTEGER NOT NULL, version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS epochs (federation BLOB, run TEXT, epoch INTEGER, kem BLOB, nonce BLOB, bundle BLOB,
+    revealed BLOB, transcript BLOB, dealt BLOB, setup BLOB, installed BLOB, PRIMARY KEY (federation, run, epoch));
+CREATE TABLE IF NOT EXISTS labels (federation BLOB, run TEXT, epoch INTEGER, round INTEGER, size INTEGER NOT NULL,
+    upload BLOB, PRIMARY KEY (federation, run, epoch, round));
+CREATE TABLE IF NOT EXISTS answers (federation BLOB, run TEXT, epoch INTEGER, round INTEGER, size INTEGER NOT NULL,
+    survivors BLOB NOT NULL, lost BLOB NOT NULL, PRIMARY KEY (federation, run, epoch, round));
+"""
+_EPOCH_FIELDS = ("kem", "nonce", "bundle", "revealed", "transcript", "dealt", "setup", "installed")
+_KEPT_UPLOADS = 2  # rounds whose bytes are kept for redelivery; older labels stay burnt
+_WAIT = 30.0  # seconds SQLite waits for another process to let go of the file
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What a site knows of one epoch; empty bytes for what has not happened or has been forgotten."""
+
+    kem: bytes = field(default=b"", repr=False)
+    nonce: bytes = field(default=b"", repr=False)
+    bundle: bytes = b""
+    revealed: bytes = b""
+    transcript: bytes = b""
+    dealt: bytes = field(default=b"", repr=False)
+    setup: bytes = field(default=b"", repr=False)
+    installed: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The one answer that a member gives in a round."""
+
+    size: int
+    survivors: bytes
+    lost: bytes
+
+
+class Transaction:
+    """Reads and writes of one atomic step. Only `ClientStore.transaction` makes one."""
+
+    def __init__(self, database: sqlite3.Connection, mark: StoreMark) -> None:
+        self._database = database
+        self._mark = mark
+        self.dirty = False
+
+    @property
+    def mark(self) -> StoreMark:
+        """The store's mark as it will stand when this transaction is committed."""
+        return replace(self._mark, counter=self._mark.counter + self.dirty)
+
+    def epoch(self, place: Place) -> EpochRecord | None:
+        """Return what is known of the place's epoch."""
+        row = self._database.execute(
+            f"SELECT {', '.join(_EPOCH_FIELDS)} FROM epochs WHERE federation=? AND run=? AND epoch=?",  # noqa: S608
+            (place.federation, place.run, place.epoch),
+        ).fetchone()
+        return None if row is None else EpochRecord(*row)
+
+    def put_epoch(self, place: Place, record: EpochRecord) -> None:
+        """Write what is known of the place's epoch."""
+        self._write(
+            "INSERT OR REPLACE INTO epochs VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            (place.federation, place.run, place.epoch, *(getattr(record, name) for name in _EPOCH_FIELDS)),
+        )
+
+    def latest_epoch(self, place: Place) -> int:
+        """Return the highest epoch begun under this federation and run, or -1."""
+        row = self._database.execute(
+            "SELECT MAX(epoch) FROM epochs WHERE federation=? AND run=?", (place.federation, place.run)
+        ).fetchone()
+        return -1 if row[0] is None else int(row[0])
+
+    def unfinished_epochs(self, place: Place) -> int:
+        """Return how many epochs were begun since one was last installed."""
+        row = self._database.execute(
+            "SELECT COUNT(*) FROM epochs WHERE federation=?1 AND run=?2 AND epoch > "
+            "(SELECT COALESCE(MAX(epoch), -1) FROM epochs WHERE federation=?1 AND run=?2 AND installed != x'')",
+            (place.federation, place.run),
+        ).fetchone()
+        return int(row[0])
+
+    def forget_before(self, place: Place) -> None:
+        """Delete keys, answers and uploads of earlier epochs: what is gone cannot be stolen. Labels stay."""
+        where = "WHERE federation=? AND run=? AND epoch<?"
+        key = (place.federation, place.run, place.epoch)
+        empty = ", ".join(f"{name}=x''" for name in _EPOCH_FIELDS if name != "installed")
+        self._write(f"UPDATE epochs SET {empty}, installed=x'' {where}", key)  # noqa: S608
+        self._write(f"DELETE FROM answers {where}", key)  # noqa: S608
+        self._write(f"UPDATE labels SET upload=NULL {where}", key)  # noqa: S608
+
+    def label(self, place: Place) -> tuple[int, bytes | None] | None:
+        """Return (size, bytes sent or None when no longer kept) if the place's label is burnt."""
+        row = self._database.execute(
+            "SELECT size, upload FROM labels WHERE federation=? AND run=? AND epoch=? AND round=?", _key(place)
+        ).fetchone()
+        return None if row is None else (int(row[0]), row[1])
+
+    def latest_round(self, place: Place) -> int:
+        """Return the highest round whose label is burnt in the place's epoch, or -1."""
+        row = self._database.execute(
+            "SELECT MAX(round) FROM labels WHERE federation=? AND run=? AND epoch=?", _key(place)[:3]
+        ).fetchone()
+        return -1 if row[0] is None else int(row[0])
+
+    def burn_label(self, place: Place, size: int, upload: bytes) -> None:
+        """Burn the place's label together with the bytes that it allows; a label burns once."""
+        self._write("INSERT INTO labels VALUES (?,?,?,?,?,?)", (*_key(place), size, upload))
+        self._write(
+            "UPDATE labels SET upload=NULL WHERE federation=? AND run=? AND epoch=? AND round<=?",
+            (*_key(place)[:3], place.round - _KEPT_UPLOADS),
+        )
+
+    def answer(self, place: Place) -> Answer | None:
+        """Return what this member has answered in the place's round."""
+        row = self._database.execute(
+            "SELECT size, survivors, lost FROM answers WHERE federation=? AND run=? AND epoch=? AND round=?",
+            _key(place),
+        ).fetchone()
+        return None if row is None else Answer(*row)
+
+    def put_answer(self, place: Place, answer: Answer) -> None:
+        """Write what this member answers in the place's round."""
+        self._write(
+            "INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?)",
+            (*_key(place), answer.size, answer.survivors, answer.lost),
+        )
+
+    def federation_version(self) -> int:
+        """Return the highest version of a federation file that this store has been used with."""
+        return int(self._database.execute("SELECT version FROM meta").fetchone()[0])
+
+    def put_federation_version(self, version: int) -> None:
+        """Write the highest version of a federation file."""
+        self._write("UPDATE meta SET version=?", (version,))
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        self._database.execute(statement, values)
+        self.dirty = True
+
+
+def _key(place: Place) -> tuple[bytes, str, int, int]:
+    return place.federation, place.run, place.epoch, place.round
+
+
+class ClientStore:
+    """One site's store, at `path` (":memory:" for a simulation, which survives nothing).
+
+    `witness` is where the second file lies (default: PATH.witness). `on_write` is called with the name of each
+    point of a write ("begun", "written", "committed", "witnessed"), for tests that stop there.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        witness: Path | str | None = None,
+        on_write: Callable[[str], None] = lambda point: None,
+    ) -> None:
+        self._path = None if str(path) == ":memory:" else Path(path)
+        self._witness = None if self._path is None else Path(witness or f"{path}.witness")
+        self._on_write = on_write
+        self._lock = threading.RLock()
+        self._witnessed = 0
+        if self._path is not None and not self._path.exists():
+            os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        self._database = sqlite3.connect(
+            str(path), timeout=_WAIT, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        try:
+            self._mark = self._open()
+        except sqlite3.OperationalError as error:
+            self._database.close()
+            raise SecAggState(
+                Reason.STORE_BUSY, f"path={path} cannot be opened ({error}); one process at a time uses a site's store"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise SecAggState(
+                Reason.STORE_CORRUPT, f"path={path} is not a store of this version ({error}); move it away"
+            ) from error
+        except SecAggState:
+            self._database.close()
+            raise
+
+    def _open(self) -> StoreMark:
+        execute = self._database.execute
+        if self._path is not None:
+            execute("PRAGMA locking_mode=EXCLUSIVE")
+            execute("PRAGMA journal_mode=WAL")
+        execute("PRAGMA synchronous=FULL")
+        execute("PRAGMA secure_delete=ON")
+        execute("BEGIN IMMEDIATE")
+        for statement in _SCHEMA.strip().split(";\n"):
+            execute(statement)
+        row = execute("SELECT store, counter FROM meta").fetchone()
+        if row is None:
+            row = (random_key(), 0)
+            execute("INSERT INTO meta VALUES (1, ?, 0, 0)", (row[0],))
+        execute("COMMIT")
+        mark = StoreMark(*row)
+        self._mark = mark
+        self._check_witness(mark)
+        self._put_witness()
+        return mark
+
+    @property
+    def mark(self) -> StoreMark:
+        """Which store this is and how far it has come."""
+        return self._mark
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One atomic step: everything in it is on disk, and witnessed, when the block has ended; or nothing is."""
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            step = Transaction(self._database, self._mark)
+            self._on_write("begun")
+            try:
+                yield step
+                if step.dirty:
+                    self._database.execute("UPDATE meta SET counter=?", (step.mark.counter,))
+                    self._on_write("written")
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+            if step.dirty:
+                self._mark = step.mark
+                self._on_write("committed")
+            if self._witnessed != self._mark.counter:
+                self._put_witness()
+                self._on_write("witnessed")
+
+    def close(self) -> None:
+        """Close the file and let go of its lock."""
+        with self._lock:
+            self._database.close()
+
+    def _identity(self) -> int:
+        return 0 if self._path is None else self._path.stat().st_ino
+
+    def _put_witness(self) -> None:
+        """Replace the witness atomically: after a crash it is the old one or the new one."""
+        if self._witness is None:
+            self._witnessed = self._mark.counter
+            return
+        text = f"{self._mark.store.hex()} {self._mark.counter} {self._identity()}\n"
+        fresh = self._witness.with_name(self._witness.name + ".new")
+        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(handle, text.encode())
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(fresh, self._witness)
+        if os.name == "posix":
+            folder = os.open(self._witness.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        self._witnessed = self._mark.counter
+
+    def _check_witness(self, mark: StoreMark) -> None:
+        """Refuse a database that is not the one, or not the state, that the witness knows."""
+        if self._witness is None:
+            return
+        if not self._witness.exists():
+            if mark.counter == 0:
+                return
+            raise self._restored(f"its witness {self._witness} is missing")
+        parts = self._witness.read_text(encoding="ascii", errors="replace").split()
+        if len(parts) != 3 or not parts[1].isdigit() or not parts[2].isdigit():
+            raise SecAggState(Reason.STORE_CORRUPT, f"witness={self._witness} cannot be read; restore or remove both")
+        store, counter, identity = parts[0], int(parts[1]), int(parts[2])
+        if store != mark.store.hex():
+            raise self._restored("its witness belongs to another store")
+        if counter > mark.counter:
+            raise self._restored(f"it is at counter={mark.counter}, its witness at counter={counter}")
+        if identity != self._identity():
+            raise self._restored("its file is not the one that its witness knows (it was copied or moved)")
+
+    def _restored(self, why: str) -> SecAggState:
+        return SecAggState(
+            Reason.ROLLBACK,
+            f"the store at path={self._path} was restored or moved: {why}. Masking from it could mask twice under one "
+            "label; remove the store and its witness, and the site joins again at the next epoch with new keys",
+        )
