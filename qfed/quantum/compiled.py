@@ -9,7 +9,6 @@ simulates nothing. The result is for one number of features D.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +18,8 @@ from qfed.errors import CircuitError
 from qfed.quantum import angles as angle_maps
 from qfed.quantum.angles import AngleMap
 from qfed.quantum.functional import circuit as run
+from qfed.quantum.isolated import isolated
+from qfed.quantum.layout import Layout, layout_of
 from qfed.quantum.program import Program, compile_recording
 from qfed.quantum.trace import Circuit, Recording
 
@@ -31,10 +32,14 @@ class Compiled:
     angles: AngleMap
     state: AngleMap | None
 
-    @property
-    def width(self) -> int:
-        """Numbers a record's result has, all measurements together."""
-        return sum(1 if c.square is not None else c.stop - c.start for c in self.program.columns)
+    def layout(self, features: int) -> Layout:
+        """How the measurements make up the layer's result."""
+        columns = self.program.columns
+        return layout_of(
+            [1 if c.square is not None else c.stop - c.start for c in columns],
+            self.program.returns,
+            probabilities=self.program.outcomes.shape[0] > 0,
+        )
 
     def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """x (B, D), flat w (P,) -> (B, width)."""
@@ -71,9 +76,7 @@ class Compiled:
 
 def compile_circuit(circuit: Circuit, features: int, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
     """Compile for records of `features` numbers and weights of the given shapes."""
-    # A thread of its own has no functorch transform, no_grad or autocast around it.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_compile, circuit, features, shapes).result()
+    return isolated(_compile, circuit, features, shapes)
 
 
 def _compile(circuit: Circuit, features: int, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:

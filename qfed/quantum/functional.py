@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from qfed.errors import CircuitError
-from qfed.quantum import execute
+from qfed.quantum import execute, torch_path
 from qfed.quantum.program import Program
 
-_TWICE = (
+TWICE = (
     "QuantumLayer has first derivatives only, and a second derivative (create_graph=True, hessian) was asked for; "
     "differentiate once, or use PennyLane's qml.qnn.TorchLayer for that experiment"
 )
@@ -34,7 +34,7 @@ def _array(tensor: Tensor) -> Any:
     return tensor.detach().cpu().contiguous().numpy()
 
 
-def _fold(value: Tensor | None, dim: int | None, size: int) -> Tensor | None:
+def fold(value: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     """A vmapped argument (V at `dim`) or an unmapped one -> (V * B, ...)."""
     if value is None:
         return None
@@ -42,13 +42,15 @@ def _fold(value: Tensor | None, dim: int | None, size: int) -> Tensor | None:
     return moved.reshape(-1, *moved.shape[2:])
 
 
-def _unfold(value: Tensor, size: int) -> Tensor:
+def unfold(value: Tensor, size: int) -> Tensor:
     return value.reshape(size, value.shape[0] // size, *value.shape[1:])
 
 
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(angles: Tensor, state: Tensor | None, program: Program) -> Tensor:
+        if angles.device.type != "cpu":
+            return torch_path.forward(program, angles, state)
         out = execute.forward(program, _array(angles), None if state is None else _array(state))
         return torch.from_numpy(out).to(angles)
 
@@ -71,9 +73,9 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, angles: Tensor, state: Tensor | None, program: Program) -> tuple[Tensor, int]:
         size = info.batch_size
-        folded = _fold(angles, in_dims[0], size)
-        out = _forward(folded, _fold(state, in_dims[1], size), program)
-        return _unfold(out, size), 0
+        folded = fold(angles, in_dims[0], size)
+        out = _forward(folded, fold(state, in_dims[1], size), program)
+        return unfold(out, size), 0
 
 
 class _Backward(torch.autograd.Function):
@@ -81,6 +83,9 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(angles: Tensor, state: Tensor | None, cotangent: Tensor, program: Program) -> tuple[Tensor, Tensor]:
+        if angles.device.type != "cpu":
+            gradient, pulled = torch_path.backward(program, angles, state, cotangent)
+            return gradient, angles.new_zeros(0) if pulled is None else pulled
         found = execute.backward(program, _array(angles), None if state is None else _array(state), _array(cotangent))
         of_state = angles.new_zeros(0) if found.state is None else torch.from_numpy(found.state).to(angles)
         return torch.from_numpy(found.angles).to(angles), of_state
@@ -91,11 +96,11 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> Any:
-        raise CircuitError(_TWICE)
+        raise CircuitError(TWICE)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise CircuitError(_TWICE)
+        raise CircuitError(TWICE)
 
     @staticmethod
     def vmap(
@@ -103,14 +108,14 @@ class _Backward(torch.autograd.Function):
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int | None]]:
         size = info.batch_size
         of_angles, of_state = _backward(
-            _fold(angles, in_dims[0], size),
-            _fold(state, in_dims[1], size),
-            _fold(cotangent, in_dims[2], size),
+            fold(angles, in_dims[0], size),
+            fold(state, in_dims[1], size),
+            fold(cotangent, in_dims[2], size),
             program,
         )
         if state is None:
-            return (_unfold(of_angles, size), of_state), (0, None)
-        return (_unfold(of_angles, size), _unfold(of_state, size)), (0, 0)
+            return (unfold(of_angles, size), of_state), (0, None)
+        return (unfold(of_angles, size), unfold(of_state, size)), (0, 0)
 
 
 # torch's stubs leave `apply` untyped

@@ -18,6 +18,11 @@ from typing import Any
 from qfed.errors import CircuitError
 from qfed.quantum.pauli import Pauli, word
 
+
+class Uncompilable(CircuitError):
+    """The circuit is sound, but not a product of unitary gates with expectations and probabilities at the end."""
+
+
 _MAX_DEPTH = 32
 _HALF_PI = math.pi / 2
 
@@ -166,7 +171,7 @@ def turns(op: Any, index: dict[Any, int], depth: int = 0) -> Iterator[Turn]:
         return
     parts = decomposed(op) if depth < _MAX_DEPTH else None
     if parts is None:
-        raise CircuitError(
+        raise Uncompilable(
             f"the circuit compiler takes unitary gates that decompose into Pauli rotations, got gate={op.name} on "
             f"wires={list(op.wires)}; name a device for it instead: QuantumLayer(qnode, ..., "
             "fallback='default.mixed')"
@@ -179,7 +184,7 @@ def decomposed(op: Any) -> list[Any] | None:
     """PennyLane's own decomposition of `op`, or None where it has none."""
     import pennylane as qml
 
-    if isinstance(op, qml.operation.Channel) or not isinstance(op, qml.operation.Operator):
+    if isinstance(op, (qml.operation.Channel, qml.ops.Conditional)) or not isinstance(op, qml.operation.Operator):
         return None
     if op.has_decomposition:
         return list(op.decomposition())

@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from qfed.errors import CircuitError, ShapeError
 from qfed.quantum.compiled import Compiled, compile_circuit
+from qfed.quantum.device import DeviceCircuit, why_not_compiled
+from qfed.quantum.gates import Uncompilable
 from qfed.quantum.persample import register_with_opacus
 from qfed.quantum.trace import Circuit
 
@@ -35,7 +37,9 @@ class QuantumLayer(nn.Module):
     `qnode` is a QNode or a plain quantum function (then give `wires`, a number or labels). One argument is the
     data, named `inputs` (or `input_name`); the others are weights, with their shapes in `weight_shapes`.
     `init_method` is None (uniform over [0, 2 pi)), a function of torch.nn.init, or a dict with a function or a
-    tensor for each weight.
+    tensor for each weight. `fallback` names the PennyLane device for circuits that cannot be compiled (noise,
+    mid-circuit measurement); a QNode with finite shots, transforms or a device other than an exact simulator runs
+    on its own device; both are logged. `shots` asks for finite shots.
     """
 
     def __init__(
@@ -46,15 +50,19 @@ class QuantumLayer(nn.Module):
         *,
         wires: int | Sequence[Any] | None = None,
         input_name: str = "inputs",
+        fallback: str | None = None,
+        shots: int | None = None,
     ) -> None:
         super().__init__()
         self.qnode = qnode
+        self.fallback = fallback
+        self.shots = shots
         self.input_arg = input_name
         self.weight_shapes = {name: _shape(name, size) for name, size in weight_shapes.items()}
         function = qnode.func if hasattr(qnode, "func") else qnode
         _check_signature(function, input_name, self.weight_shapes)
         self._circuit = Circuit(function, input_name, _wires(qnode, wires))
-        self._compiled: dict[int, Compiled] = {}
+        self._runners: dict[int, Compiled | DeviceCircuit] = {}
         for name, shape in self.weight_shapes.items():
             self.register_parameter(name, nn.Parameter(_initial(name, shape, init_method)))
         register_with_opacus(type(self))
@@ -63,16 +71,36 @@ class QuantumLayer(nn.Module):
         """x (..., D) -> as TorchLayer; x (D,) is one record."""
         register_with_opacus(type(self))
         x = self.checked(inputs)
-        compiled = self.compiled(x.shape[-1])
-        flat = compiled(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), self.flat_weights(x))
-        return self._shaped(flat, compiled, x.shape[:-1]).to(inputs.dtype)
+        runner = self.runner(x.shape[-1])
+        rows = runner(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), self.flat_weights(x))
+        return runner.layout(x.shape[-1]).shape(rows, x.shape[:-1]).to(inputs.dtype)
 
-    def compiled(self, features: int) -> Compiled:
-        """The compiled circuit for records of `features` numbers."""
-        found = self._compiled.get(features)
+    def runner(self, features: int) -> Compiled | DeviceCircuit:
+        """What runs records of `features` numbers: the compiled circuit, or the device it falls back to."""
+        found = self._runners.get(features)
         if found is None:
-            found = self._compiled[features] = compile_circuit(self._circuit, features, self.weight_shapes)
+            found = self._runners[features] = self._make_runner(features)
         return found
+
+    def _make_runner(self, features: int) -> Compiled | DeviceCircuit:
+        reason = why_not_compiled(self.qnode, self.shots)
+        if reason is None:
+            try:
+                return compile_circuit(self._circuit, features, self.weight_shapes)
+            except Uncompilable as error:
+                if self.fallback is None:
+                    raise
+                reason = str(error)
+        own = getattr(self.qnode, "device", None)
+        if self.fallback is None and own is None:
+            raise CircuitError(f"this circuit needs a device ({reason}); name one: fallback='default.qubit'")
+        device: Any = own
+        if self.fallback is not None:
+            import pennylane as qml
+
+            device = qml.device(self.fallback, wires=self._circuit.wires)
+        keep = self.qnode if self.fallback is None else None
+        return DeviceCircuit(self._circuit.func, device, self.input_arg, self.weight_shapes, reason, self.shots, keep)
 
     def flat_weights(self, like: Tensor) -> Tensor:
         """All weights, one after the other, in the dtype and on the device of `like`."""
@@ -86,29 +114,8 @@ class QuantumLayer(nn.Module):
             raise ShapeError(f"QuantumLayer takes a floating-point tensor of shape (..., D), got inputs of {what}")
         return inputs if inputs.dtype in _COMPUTE else inputs.float()
 
-    def _shaped(self, flat: Tensor, compiled: Compiled, batch: torch.Size) -> Tensor:
-        columns, returns = compiled.program.columns, compiled.program.returns
-        if returns == "tuple" and len(columns) > 1:
-            widths = {1 if c.square is not None else c.stop - c.start for c in columns}
-            if len(widths) > 1:
-                raise CircuitError(
-                    f"a circuit that returns a tuple needs measurements of one width, got widths={sorted(widths)}; "
-                    "return a list to get them side by side"
-                )
-            parts = flat.reshape(*batch, len(columns), compiled.width // len(columns))
-            return parts.movedim(len(batch), 0)
-        if returns == "one" and compiled.width == 1 and not compiled.program.outcomes.shape[0]:
-            return flat.reshape(batch)
-        return flat.reshape(*batch, compiled.width)
-
-    def rows_of(self, grad_output: Tensor, compiled: Compiled) -> Tensor:
-        """The inverse of the result's layout: dL/dresult -> (B, width)."""
-        if compiled.program.returns == "tuple" and len(compiled.program.columns) > 1:
-            grad_output = grad_output.movedim(0, -2)
-        return grad_output.reshape(-1, compiled.width)
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_compiled": {}}  # cheap to make again, and may hold a torch graph
+        return {**self.__dict__, "_runners": {}}  # cheap to make again, and may hold a torch graph
 
     def extra_repr(self) -> str:
         name = getattr(self._circuit.func, "__name__", type(self._circuit.func).__name__)

@@ -35,10 +35,10 @@ def grad_sample(layer: Any, activations: list[Tensor], backprops: Tensor) -> dic
     """
     x = layer.checked(activations[0])
     batch = x.shape[0]
-    flat = x.reshape(-1, x.shape[-1])
-    compiled = layer.compiled(flat.shape[-1])
-    cotangent = layer.rows_of(backprops, compiled).to(flat)
-    gradients = compiled.weight_gradients(flat, layer.flat_weights(flat).detach(), cotangent)
+    flat = x.flatten(0, -2) if x.dim() > 1 else x.unsqueeze(0)
+    runner = layer.runner(flat.shape[-1])
+    cotangent = runner.layout(flat.shape[-1]).rows(backprops).to(flat)
+    gradients = runner.weight_gradients(flat, layer.flat_weights(flat).detach(), cotangent)
     if flat.shape[0] != batch:
         gradients = gradients.reshape(batch, *x.shape[1:-1], -1).flatten(1, -2).sum(1)
     found: dict[Any, Tensor] = {}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qfed.errors import CircuitError
-from qfed.quantum.gates import Turn, turns
+from qfed.quantum.gates import Turn, Uncompilable, turns
 from qfed.quantum.pauli import Pauli, word
 
 
@@ -143,12 +143,12 @@ def _measured(m: Any, index: dict[Any, int]) -> Measured:
 
     if isinstance(m, qml.measurements.ProbabilityMP):
         if m.obs is not None or m.eigvals() is not None:
-            raise CircuitError("probs of an observable is not supported; rotate the wires and use qml.probs(wires=...)")
+            raise Uncompilable("probs of an observable is not supported; rotate the wires and use qml.probs(wires=...)")
         return Measured("probs", wires=tuple(index[w] for w in m.wires) or tuple(range(len(index))))
     if isinstance(m, qml.measurements.ExpectationMP | qml.measurements.VarianceMP) and m.obs is not None:
         kind = "expval" if isinstance(m, qml.measurements.ExpectationMP) else "var"
         return Measured(kind, words=_words(m.obs, index))
-    raise CircuitError(
+    raise Uncompilable(
         f"the circuit compiler measures qml.expval, qml.var and qml.probs, got measurement={type(m).__name__}; "
         "name a device for it instead: QuantumLayer(qnode, ..., fallback='default.qubit')"
     )

@@ -7,7 +7,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qfed.quantum import QuantumLayer
+from qfed.quantum import QuantumLayer, execute, torch_path
 from qfed.quantum.persample import grad_sample
 
 # default.qubit multiplies torch tensors by NumPy scalars
@@ -72,6 +72,23 @@ def random_circuit(seed):
     return function, wires
 
 
+def check_torch_path(layer, x, cotangent):
+    """The path for accelerators, run on CPU tensors, equals the kernel."""
+    compiled = layer.runner(FEATURES)
+    if any(c.square is not None for c in compiled.program.columns):
+        return  # the raw outputs of a variance are not the layer's
+    angles = compiled.angles(x, layer.w.detach())
+    state = None if compiled.state is None else compiled.state(x, layer.w.detach())
+    as_array = None if state is None else state.numpy()
+    want = execute.forward(compiled.program, angles.numpy(), as_array)
+    assert np.allclose(torch_path.forward(compiled.program, angles, state), want, atol=1e-12)
+    gradients = execute.backward(compiled.program, angles.numpy(), as_array, cotangent.numpy())
+    of_angles, of_state = torch_path.backward(compiled.program, angles, state, cotangent)
+    assert np.allclose(of_angles, gradients.angles, atol=1e-12)
+    if state is not None:
+        assert np.allclose(of_state, gradients.state, atol=1e-12)
+
+
 def check(seed):
     function, wires = random_circuit(seed)
     layer = QuantumLayer(function, {"w": (WEIGHTS,)}, wires=wires).double()
@@ -98,6 +115,7 @@ def check(seed):
     assert torch.allclose(by_weight, sum(g[1] for g in gradients), atol=1e-10, rtol=0)
     samples = grad_sample(layer, [x.detach()], cotangent)[layer.w]
     assert torch.allclose(samples, torch.stack([g[1] for g in gradients]), atol=1e-10, rtol=0)
+    check_torch_path(layer, x.detach(), cotangent)
     single = layer(x.float()).double()
     assert torch.allclose(single, got, atol=1e-5, rtol=0)
 

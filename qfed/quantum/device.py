@@ -1,0 +1,202 @@
+"""Circuits that only a PennyLane device can run: noise, mid-circuit measurements, finite shots, hardware.
+
+    out[b] = qnode(x[b], w)        dL_b/dw, dL_b/dx by parameter shift, one record at a time
+
+Slow (two executions a gate and record for gradients; reproducible only as far as the device is), but correct
+per record, and never silent: the reason goes to the log "qfed.quantum" and into `explain()`.
+Source  Mitarai et al., Phys. Rev. A 98, 032309 (2018); Schuld et al., Phys. Rev. A 99, 032331 (2019).
+Errors  CircuitError where the device or the shift rule refuses the circuit.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qfed.errors import CircuitError
+from qfed.quantum.functional import TWICE, fold, unfold
+from qfed.quantum.isolated import isolated
+from qfed.quantum.layout import Layout, layout_of
+
+_LOG = logging.getLogger("qfed.quantum")
+# Simulators whose exact result the kernel computes as well, when the circuit is unitary and shots are infinite.
+_EXACT = ("default.qubit", "default.mixed", "reference.qubit", "lightning.")
+
+
+def why_not_compiled(qnode: Any, shots: int | None) -> str | None:
+    """The reason why a QNode's own settings need its device, or None."""
+    if shots is not None or (getattr(qnode, "shots", None) is not None and qnode.shots.total_shots):
+        return f"finite shots ({shots if shots is not None else qnode.shots.total_shots})"
+    pipeline = getattr(qnode, "compile_pipeline", None)
+    if pipeline is not None and len(pipeline) > 0:
+        return f"the QNode has transforms: {pipeline}"
+    device = getattr(qnode, "device", None)
+    if device is not None and not str(device.name).startswith(_EXACT):
+        return f"the QNode runs on device {device.name}"
+    return None
+
+
+class DeviceCircuit:
+    """The counterpart of `Compiled` that calls a QNode for every record."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        device: Any,
+        input_name: str,
+        shapes: Mapping[str, tuple[int, ...]],
+        reason: str,
+        shots: int | None,
+        qnode: Any = None,
+    ) -> None:
+        import pennylane as qml
+
+        self.reason = reason
+        self.shapes = dict(shapes)
+        self.input_name = input_name
+        node = qml.QNode(function, device, interface="torch", diff_method="parameter-shift")
+        if qnode is not None:  # keep the user's transforms and shots, but differentiate per record
+            node = qnode.update(interface="torch", diff_method="parameter-shift")
+        self.qnode = node if shots is None else qml.set_shots(node, shots)
+        self.name = str(device.name)
+        self._layout: Layout | None = None
+        _LOG.warning(
+            "the circuit runs on device %s, record by record with parameter-shift gradients, because: %s",
+            self.name,
+            reason,
+        )
+
+    def layout(self, features: int) -> Layout:
+        """Found by running one record."""
+        if self._layout is None:
+            weights = torch.full((sum(math.prod(s) for s in self.shapes.values()),), 0.3, dtype=torch.float64)
+            row = torch.full((features,), 1 / math.sqrt(max(features, 1)), dtype=torch.float64)
+            found = self._call(row, weights)
+            many = isinstance(found, (list, tuple))
+            parts = list(found) if many else [found]
+            self._layout = layout_of(
+                [p.numel() for p in parts],
+                ("list" if isinstance(found, list) else "tuple") if many else "one",
+                probabilities=any(p.dim() > 0 for p in parts),
+            )
+        return self._layout
+
+    def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """x (B, D), flat w (P,) -> (B, width)."""
+        isolated(self.layout, inputs.shape[-1])
+        out: Tensor = _run(inputs, weights.expand(inputs.shape[0], -1), self)
+        return out
+
+    def weight_gradients(self, inputs: Tensor, weights: Tensor, cotangent: Tensor) -> Tensor:
+        """Per record: x (B, D), w (P,), dL/dout (B, width) -> dL/dw (B, P)."""
+        return self.pull(inputs, weights.expand(inputs.shape[0], -1), cotangent, inputs_too=False)[1]
+
+    def rows(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """x (B, D), w (B, P) -> (B, width)."""
+        found = [self._flat(self._call(x, w)) for x, w in zip(inputs.double(), weights.double(), strict=True)]
+        width = self.layout(inputs.shape[-1]).width
+        return torch.stack(found).detach().to(inputs) if found else inputs.new_zeros(0, width)
+
+    def pull(self, inputs: Tensor, weights: Tensor, cotangent: Tensor, *, inputs_too: bool) -> tuple[Tensor, Tensor]:
+        """Per-record gradients (B, D) and (B, P)."""
+        of_inputs, of_weights = torch.zeros_like(inputs), torch.zeros_like(weights)
+        for b in range(inputs.shape[0]):
+            x = inputs[b].detach().double().requires_grad_(inputs_too)
+            w = weights[b].detach().double().requires_grad_()
+            with torch.enable_grad():
+                out = self._flat(self._call(x, w))
+                wanted = [x, w] if inputs_too else [w]
+                if not out.requires_grad:
+                    continue
+                found = torch.autograd.grad(out, wanted, cotangent[b].to(out), allow_unused=True)
+            if found[-1] is not None:
+                of_weights[b] = found[-1].to(of_weights)
+            if inputs_too and found[0] is not None:
+                of_inputs[b] = found[0].to(of_inputs)
+        return of_inputs, of_weights
+
+    def _call(self, x: Tensor, w: Tensor) -> Any:
+        import pennylane as qml
+
+        parts = torch.split_with_sizes(w, [math.prod(s) for s in self.shapes.values()])
+        weights = {n: p.reshape(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
+        try:
+            return self.qnode(**{self.input_name: x, **weights})
+        except (
+            ValueError,
+            TypeError,
+            NotImplementedError,
+            qml.exceptions.QuantumFunctionError,
+            qml.exceptions.DeviceError,
+        ) as error:
+            raise CircuitError(
+                f"device={self.name} cannot run this circuit: {error}; name another device, or change the circuit"
+            ) from error
+
+    @staticmethod
+    def _flat(found: Any) -> Tensor:
+        parts: Sequence[Tensor] = found if isinstance(found, (list, tuple)) else [found]
+        return torch.cat([p.reshape(-1).double() for p in parts])
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(inputs: Tensor, weights: Tensor, circuit: DeviceCircuit) -> Tensor:
+        return isolated(circuit.rows, inputs, weights)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0], inputs[1])
+        ctx.circuit = inputs[2]
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        inputs, weights = ctx.saved_tensors
+        of_inputs, of_weights = _pull(inputs, weights, cotangent, ctx.circuit, ctx.needs_input_grad[0])
+        return of_inputs, of_weights, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, inputs: Tensor, weights: Tensor, circuit: DeviceCircuit) -> tuple[Tensor, int]:
+        size = info.batch_size
+        out = _run(fold(inputs, in_dims[0], size), fold(weights, in_dims[1], size), circuit)
+        return unfold(out, size), 0
+
+
+class _Pull(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        inputs: Tensor, weights: Tensor, cotangent: Tensor, circuit: DeviceCircuit, inputs_too: bool
+    ) -> tuple[Tensor, Tensor]:
+        return isolated(circuit.pull, inputs, weights, cotangent, inputs_too=inputs_too)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> Any:
+        raise CircuitError(TWICE)
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        in_dims: Any,
+        inputs: Tensor,
+        weights: Tensor,
+        cotangent: Tensor,
+        circuit: DeviceCircuit,
+        inputs_too: bool,
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+        size = info.batch_size
+        folded = [fold(t, d, size) for t, d in zip((inputs, weights, cotangent), in_dims[:3], strict=True)]
+        of_inputs, of_weights = _pull(*folded, circuit, inputs_too)
+        return (unfold(of_inputs, size), unfold(of_weights, size)), (0, 0)
+
+
+_run: Any = _Run.apply
+_pull: Any = _Pull.apply
