@@ -1,0 +1,104 @@
+"""`result.json`, written and read back.
+
+The order of keys is the schema's, floats keep every digit (the shortest text that reads back as the same float), the
+file is replaced as a whole: a reader, or a crash, meets the old content or the new.
+
+Errors  ConfigError for a figure that JSON cannot hold (not finite), a file that is not there, is no JSON or is not a
+        result of this format.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from qfed.errors import ConfigError
+from qfed.federation.result import FORMAT, RunResult
+
+RESULT_FILE = "result.json"
+
+
+def write_result(result: RunResult, folder: str | os.PathLike[str]) -> Path:
+    """Write `result.json` into an existing folder and return its path."""
+    tree = result.model_dump(mode="python")
+    if (where := _not_finite(tree)) is not None:
+        raise ConfigError(f"{RESULT_FILE} holds finite numbers only, got {where}; the run diverged or was not measured")
+    text = json.dumps(result.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    return replace_file(Path(folder) / RESULT_FILE, text + "\n")
+
+
+def read_result(path: str | os.PathLike[str]) -> RunResult:
+    """Read a result from its file, or from the folder that holds `result.json`."""
+    path = Path(path)
+    if path.is_dir():
+        path /= RESULT_FILE
+    try:
+        tree = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read a result from path={str(path)!r} ({error.strerror}); name a {RESULT_FILE} or its folder"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is no JSON ({error}); expected a {RESULT_FILE} as qfed writes it") from error
+    found = tree.get("format") if isinstance(tree, dict) else None
+    if found != FORMAT:
+        raise ConfigError(
+            f"{path} is not a result that this qfed reads: expected format={FORMAT!r}, got format={found!r}; "
+            "read it with the version of qfed that wrote it, or run again"
+        )
+    try:
+        return RunResult.model_validate(tree)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        first = ".".join(str(part) for part in details[0]["loc"]) or "(the whole file)"
+        more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+        raise ConfigError(
+            f"{path} does not fit the schema of {FORMAT}: {first}: {details[0]['msg']}{more}; "
+            "the file was changed or cut off, run again"
+        ) from error
+
+
+def replace_file(path: Path, text: str) -> Path:
+    """Write a text file through a temporary one beside it, synced before it takes the name."""
+    try:
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except FileNotFoundError as error:
+        raise ConfigError(f"folder={str(path.parent)!r} does not exist; make it before writing {path.name}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(draft, 0o666 & ~_umask())  # mkstemp's 0600 would make a report that nobody else can open
+        os.replace(draft, path)
+    except BaseException:
+        os.unlink(draft)
+        raise
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _not_finite(tree: Any, path: str = "") -> str | None:
+    """`rounds.3.metrics.loss=nan`: the first number that JSON cannot hold, if any."""
+    if isinstance(tree, float):
+        return None if math.isfinite(tree) else f"{path}={tree}"
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    for key, value in items:
+        if (found := _not_finite(value, f"{path}.{key}" if path else str(key))) is not None:
+            return found
+    return None

@@ -1,0 +1,150 @@
+"""What was promised and what was not, in words that a data-protection officer can read.
+
+    P(M(D) in S) <= exp(epsilon) P(M(D') in S) + delta     for neighbouring data sets D, D' and every set S of outcomes
+
+Source: Dwork and Roth, Foundations and Trends in Theoretical Computer Science 9(3-4), 2014, definition 2.4. So the odds
+of any guess about one record grow at most exp(epsilon)-fold, but for an event of probability delta. The tiers of
+epsilon (up to 1 strong, up to 10 reasonable, beyond weak) are those of Ponomareva et al., Journal of Artificial
+Intelligence Research 77, 2023, section 5.2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from qfed.federation.result import PrivacyStatement, RunResult
+from qfed.report import units
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What a reader must know before believing the figures; an alarm is about protection, a caution about the run."""
+
+    level: Literal["alarm", "caution"]
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One row of the privacy statement: the question, the answer, and what the answer means."""
+
+    question: str
+    answer: str
+    meaning: str = ""
+
+
+def notices(result: RunResult) -> tuple[Notice, ...]:
+    """Alarms first, then cautions; empty for a run with nothing to warn of."""
+    found = []
+    if result.privacy.mode == "off":
+        found.append(
+            Notice(
+                "alarm",
+                "Differential privacy is OFF",
+                "The model may reveal the records it was trained on. For comparison and debugging only: "
+                "do not release it.",
+            )
+        )
+    if result.config.secagg.mode == "off":
+        found.append(
+            Notice(
+                "alarm",
+                "Secure aggregation is OFF",
+                "Every site sent its update in clear, and the aggregator could read each one. "
+                "Allowed in a simulation only.",
+            )
+        )
+    budget, spent = result.config.privacy.epsilon, _most_spent(result)
+    if result.privacy.mode != "off" and spent > budget * (1 + 1e-9):
+        found.append(
+            Notice(
+                "alarm",
+                "More privacy was spent than budgeted",
+                f"Epsilon {units.epsilon(spent)} was spent; the budget is {units.epsilon(budget)}.",
+            )
+        )
+    records = sum(site.train_records or 0 for site in result.sites)
+    if result.privacy.delta is not None and records and result.privacy.delta * records >= 1:
+        found.append(
+            Notice(
+                "alarm",
+                "Delta is too large for these data",
+                f"delta = {units.delta(result.privacy.delta)} allows a mechanism that publishes one of the "
+                f"{records:,} records outright; it should be well below 1 / {records:,}.",
+            )
+        )
+    if result.status == "stopped":
+        found.append(
+            Notice(
+                "caution",
+                "The run stopped early",
+                f"Too many rounds failed: it ended after {len(result.rounds)} of "
+                f"{units.count(result.config.training.rounds, 'round')}. "
+                "The model is that of the last good round.",
+            )
+        )
+    return tuple(found)
+
+
+def strength(epsilon: float | None, delta: float | None) -> str:
+    """What epsilon and delta bound, as a sentence or two."""
+    if epsilon is None or delta is None:
+        return "Nothing bounds what the model gives away about a record."
+    if not math.isfinite(epsilon) or epsilon > 20:
+        return "Epsilon is so large that it bounds nothing of practical use."
+    tier = "strong" if epsilon <= 1 else "reasonable" if epsilon <= 10 else "weak"
+    return (
+        "Whatever somebody guesses about whether one record was used, seeing the model makes the odds of that guess at "
+        f"most {units.epsilon(math.exp(epsilon))} times as high; this may fail with probability "
+        f"1 in {1 / delta:,.0f} at most. By common practice a {tier} guarantee "
+        "(up to 1 strong, up to 10 reasonable, beyond weak)."
+    )
+
+
+def facts(result: RunResult) -> tuple[Fact, ...]:
+    """The privacy statement as questions and answers."""
+    statement = result.privacy
+    sees = Fact("What can the aggregator see?", statement.secure_aggregation)
+    trust = Fact("Whom must you trust?", statement.trust)
+    if statement.mode == "off":
+        nothing = strength(None, None)
+        return (Fact("What is protected?", "nothing: differential privacy was off", nothing), trust, sees)
+    return (
+        Fact("What is protected?", statement.unit),
+        Fact(
+            "Against which difference?",
+            statement.adjacency,
+            "Two data sets that differ by this are hard to tell apart.",
+        ),
+        Fact(
+            "How strongly?",
+            f"epsilon = {units.epsilon(statement.epsilon)}, delta = {units.delta(statement.delta)} for the whole run",
+            strength(statement.epsilon, statement.delta),
+        ),
+        Fact("How was that counted?", statement.accountant, _mechanism(statement)),
+        trust,
+        sees,
+    )
+
+
+def _mechanism(statement: PrivacyStatement) -> str:
+    if statement.noise_multiplier is None or statement.clip_norm is None:
+        return ""
+    noise = statement.noise_multiplier
+    entry = (
+        "every record enters every step"
+        if statement.sampling_rate == 1
+        else f"each record enters a step with probability {statement.sampling_rate:g}"
+    )
+    return (
+        f"Gaussian noise of standard deviation {noise:.4g} x {statement.clip_norm:g} on the sum of gradients, "
+        f"each clipped to norm {statement.clip_norm:g}; {units.count(statement.steps, 'step')}, {entry}."
+    )
+
+
+def _most_spent(result: RunResult) -> float:
+    ledgers = [site.epsilon for site in result.sites if site.epsilon is not None]
+    return max([*ledgers, result.privacy.epsilon or 0.0])

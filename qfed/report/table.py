@@ -1,0 +1,82 @@
+"""What `qfed simulate` prints at the end: the comparison, then what it cost; fits 80 columns.
+
+Names that come with the result are printed as they are: they are never read as rich's markup.
+"""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from qfed.federation.result import RunResult
+from qfed.report import units
+from qfed.report.guarantee import notices
+from qfed.report.words import CAVEAT, NO_COMPARISONS, model_name, verdicts
+
+_COLOURS = {"better": "green", "worse": "yellow", "equal": "default"}
+
+
+def final_table(result: RunResult) -> RenderableType:
+    """Notices, comparison table, verdicts, then epsilon and delta, bytes per site and time."""
+    parts: list[RenderableType] = []
+    for notice in notices(result):
+        colour = "red" if notice.level == "alarm" else "yellow"
+        body = Text.assemble((notice.title + "\n", f"bold {colour}"), notice.text)
+        parts.append(Panel(body, border_style=colour, box=box.HEAVY))
+    parts.append(_comparison(result))
+    found = verdicts(result)
+    for verdict in found:
+        line = Text.assemble((verdict.headline, f"bold {_COLOURS[verdict.outcome]}"), ": ", _plain(verdict.text))
+        parts.append(line)
+    parts.append(Text(CAVEAT if found else NO_COMPARISONS, style="dim"))
+    parts.append(Text(""))
+    parts.append(_costs(result))
+    return Group(*parts)
+
+
+def _comparison(result: RunResult) -> Table:
+    table = Table(title=Text(result.config.name), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table.add_column("model", overflow="fold", ratio=1)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column(units.METRIC_NAMES[result.metric], justify="right", no_wrap=True)
+    table.add_column("epsilon", justify="right", no_wrap=True)
+    table.add_row(
+        Text(f"{model_name(result)} (this run)", style="bold"),
+        Text(f"{result.parameters:,}", style="bold"),
+        Text(_plain(units.score(result.metric, result.final.score)), style="bold"),
+        Text(units.epsilon(result.privacy.epsilon), style="bold"),
+    )
+    for comparison in result.comparisons:
+        table.add_row(
+            Text(comparison.label),
+            f"{comparison.parameters:,}",
+            _plain(units.score(result.metric, comparison.metrics.score)),
+            units.epsilon(comparison.epsilon),
+        )
+    return table
+
+
+def _costs(result: RunResult) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    failed = sum(record.status == "failed" for record in result.rounds)
+    if result.privacy.mode == "off":
+        grid.add_row("privacy", Text("none", style="bold red"))
+    else:
+        spent = f"epsilon {units.epsilon(result.privacy.epsilon)}, delta {units.delta(result.privacy.delta)}"
+        grid.add_row("privacy", f"{spent} (budget {units.epsilon(result.config.privacy.epsilon)}), whole run")
+    rounds = units.count(len(result.rounds), "round")
+    grid.add_row("rounds", _plain(rounds + (f", {failed} failed" if failed else "")))
+    if result.sites:
+        grid.add_row("bytes per site", _plain(f"{units.size(result.bytes_per_site)} sent and received"))
+    grid.add_row("time", _plain(units.duration(result.seconds.get("total"))))
+    return grid
+
+
+def _plain(text: str) -> str:
+    """Ordinary spaces: a terminal may wrap anywhere, and not every one has the no-break space."""
+    return text.replace(units.NBSP, " ")
