@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from qfed.config import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
 from qfed.data import embedded, table
-from qfed.data.records import Dataset, Records, Schema, Targets
+from qfed.data.records import Dataset, Records, Schema, Targets, Task
 from qfed.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
@@ -33,8 +33,9 @@ def schema_of(config: DataConfig) -> Schema:
             features += [f"{column.name}={category}" for category in column.categories]
         else:
             features.append(column.name)
-    task = "regression" if target.classes is None else "classification"
-    return Schema(tuple(features), task, target.classes, target.name)  # type: ignore[arg-type]
+    task: Task = "regression" if target.classes is None else "classification"
+    ends = (target.low, target.high) if target.low is not None and target.high is not None else None
+    return Schema(tuple(features), task, target.classes, target.name, ends)
 
 
 def load(config: DataConfig) -> Dataset:

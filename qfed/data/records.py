@@ -33,6 +33,8 @@ class Schema:
     task: Task
     classes: tuple[str, ...] | None
     target: str
+    target_range: tuple[float, float] | None = None
+    """Regression: the public range that the target is scaled by, so that a model can answer in the target's units."""
 
     @property
     def inputs(self) -> int:
@@ -51,13 +53,20 @@ class Schema:
             "task": self.task,
             "classes": None if self.classes is None else list(self.classes),
             "target": self.target,
+            "target_range": None if self.target_range is None else list(self.target_range),
         }
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        classes = tree["classes"]
-        return cls(tuple(tree["features"]), tree["task"], None if classes is None else tuple(classes), tree["target"])
+        classes, ends = tree["classes"], tree.get("target_range")
+        return cls(
+            tuple(tree["features"]),
+            tree["task"],
+            None if classes is None else tuple(classes),
+            tree["target"],
+            None if ends is None else (float(ends[0]), float(ends[1])),
+        )
 
 
 @dataclass(frozen=True, eq=False)

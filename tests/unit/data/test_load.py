@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -62,6 +63,8 @@ def test_regression_target_is_scaled_by_its_public_range(tmp_path: Path) -> None
     dataset = load(config(path, target={"name": "days", "low": 0, "high": 10}))
     assert dataset.schema.task == "regression"
     assert dataset.schema.outputs == 1
+    assert dataset.schema.target_range == (0, 10)
+    assert Schema.from_dict(json.loads(json.dumps(dataset.schema.to_dict()))) == dataset.schema
     assert dataset.records.y.dtype == np.float32
     np.testing.assert_array_equal(dataset.records.y, [-1, 1, -0.5])
 
