@@ -244,7 +244,7 @@ class ClientStore:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """One atomic step: everything in it is on disk, and witnessed, when the block has ended; or nothing is."""
-        with self._lock:
+        with self._lock, self._guarded():
             self._database.execute("BEGIN IMMEDIATE")
             step = Transaction(self._database, self._mark)
             self._on_write("begun")
@@ -264,6 +264,16 @@ class ClientStore:
             if self._witnessed != self._mark.counter:
                 self._put_witness()
                 self._on_write("witnessed")
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise SecAggState(
+                Reason.STORE_CORRUPT,
+                f"the store at path={self._path} failed ({error}); nothing was sent, check the disk",
+            ) from error
 
     def close(self) -> None:
         """Close the file and let go of its lock."""

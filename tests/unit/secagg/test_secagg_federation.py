@@ -1,0 +1,196 @@
+"""Identities, the policy and the federation file: what is pinned cannot be changed by whoever carries it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from secagg_lab import identity, make_federation, names
+
+from qfed.secagg import Federation, Identity, Policy, PublicIdentity, Reason, SecAggMisuse, SecAggRefused, collusion
+
+
+def refused(call: Callable[[], object]) -> Reason:
+    with pytest.raises((SecAggMisuse, SecAggRefused)) as refusal:
+        call()
+    return refusal.value.reason
+
+
+def test_an_identity_is_saved_for_its_owner_only_and_loads_again(tmp_path: Path) -> None:
+    path = tmp_path / "id.json"
+    mine = Identity.generate("clinic-a")
+    mine.save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    again = Identity.load(path)
+    assert again.public == mine.public
+    assert again.fingerprint() == mine.fingerprint()
+    again.public.verify(mine.sign(b"m"), b"m")
+    assert mine.key.ed25519.hex() not in repr(mine)
+    assert repr(mine.key.mldsa65) not in repr(mine)
+    assert refused(lambda: mine.save(path)) is Reason.IDENTITY_INVALID
+    path.chmod(0o644)
+    assert refused(lambda: Identity.load(path)) is Reason.IDENTITY_INVALID
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: v.pop("name"),
+        lambda v: v.update(extra=1),
+        lambda v: v.update(format="qfed-identity-0"),
+        lambda v: v.update(ed25519_secret="!"),
+        lambda v: v.update(ed25519_secret=7),
+        lambda v: v.update(mldsa65_secret="AAAA"),
+    ],
+)
+def test_a_file_that_is_no_identity_is_refused(tmp_path: Path, change: Callable[[Any], object]) -> None:
+    path = tmp_path / "id.json"
+    Identity.generate("a").save(path)
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+    assert refused(lambda: Identity.load(path)) is Reason.IDENTITY_INVALID
+
+
+def test_a_missing_or_broken_identity_file_is_refused(tmp_path: Path) -> None:
+    assert refused(lambda: Identity.load(tmp_path / "none")) is Reason.IDENTITY_INVALID
+    (tmp_path / "bad").write_text("{")
+    assert refused(lambda: Identity.load(tmp_path / "bad")) is Reason.IDENTITY_INVALID
+    assert refused(lambda: Identity.generate("a b")) is Reason.FIELD_MALFORMED
+    assert refused(lambda: PublicIdentity("a", b"1", b"2")) is Reason.IDENTITY_INVALID
+    assert refused(lambda: PublicIdentity.from_dict({"name": "a"})) is Reason.IDENTITY_INVALID
+
+
+def test_fingerprints_tell_identities_apart() -> None:
+    a, b = Identity.generate("a"), Identity.generate("a")
+    assert a.fingerprint() != b.fingerprint()
+    assert len(a.fingerprint().split()) == 10
+
+
+def test_the_file_loads_again_and_keeps_its_digest(tmp_path: Path) -> None:
+    federation = make_federation(5)
+    federation.save(tmp_path / "f.json")
+    pin = identity("coordinator").fingerprint()
+    again = Federation.load(tmp_path / "f.json", pin)
+    assert again.digest == federation.digest
+    assert again == federation
+    assert refused(lambda: Federation.load(tmp_path / "f.json", "0000")) is Reason.COORDINATOR_UNKNOWN
+    assert refused(lambda: Federation.load(tmp_path / "none")) is Reason.FEDERATION_INVALID
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda v: v["policy"].update(min_survivors=3), Reason.SIGNATURE_BAD),
+        (lambda v: v["policy"].update(noise_floor=9.0), Reason.SIGNATURE_BAD),
+        (lambda v: v.update(version=9), Reason.SIGNATURE_BAD),
+        (lambda v: v["roster"][0].update(name="aaa"), Reason.SIGNATURE_BAD),
+        (lambda v: v["roster"][0].update(Identity.generate("site-0000").public.to_dict()), Reason.SIGNATURE_BAD),
+        (lambda v: v.update(coordinator=Identity.generate("coordinator").public.to_dict()), Reason.SIGNATURE_BAD),
+        (lambda v: v.update(signature=v["signature"][:88]), Reason.SIGNATURE_STRIPPED),
+        (lambda v: v.update(signature="!"), Reason.FEDERATION_INVALID),
+        (lambda v: v.update(signature=None), Reason.FEDERATION_INVALID),
+        (lambda v: v.update(version=0), Reason.FEDERATION_INVALID),
+        (lambda v: v.update(version="1"), Reason.FEDERATION_INVALID),
+        (lambda v: v.update(extra=1), Reason.FEDERATION_INVALID),
+        (lambda v: v.update(roster={}), Reason.FEDERATION_INVALID),
+        (lambda v: v["roster"].reverse(), Reason.FEDERATION_INVALID),
+        (lambda v: v["roster"][1].update(v["roster"][0], name="site-0001"), Reason.FEDERATION_INVALID),
+        (lambda v: v["policy"].pop("clip"), Reason.POLICY_INVALID),
+        (lambda v: v["policy"].update(bits="16"), Reason.POLICY_INVALID),
+        (lambda v: v["policy"].update(bits=True), Reason.POLICY_INVALID),
+    ],
+)
+def test_any_change_of_the_file_is_refused(change: Callable[[Any], object], reason: Reason) -> None:
+    value = json.loads(make_federation(5).to_text())
+    change(value)
+    assert refused(lambda: Federation.from_text(json.dumps(value))) is reason
+
+
+def test_a_field_given_twice_and_text_that_is_no_json_are_refused() -> None:
+    text = make_federation(5).to_text().replace('"version": 1,', '"version": 1, "version": 1,')
+    assert refused(lambda: Federation.from_text(text)) is Reason.FEDERATION_INVALID
+    assert refused(lambda: Federation.from_text("[")) is Reason.FEDERATION_INVALID
+    assert refused(lambda: Federation.from_text("[]")) is Reason.FEDERATION_INVALID
+
+
+def test_sites_are_added_and_revoked_by_the_same_coordinator_only() -> None:
+    first = make_federation(5)
+    policy = Policy.recommended("lab", 6)
+    new = identity("site-new").public
+    second = first.amended(identity("coordinator"), add=[new], policy=policy)
+    assert second.version == 2
+    assert "site-new" in second.index
+    third = second.amended(identity("coordinator"), revoke=["site-new"], policy=first.policy)
+    assert third.version == 3
+    assert [s.name for s in third.roster] == names(5)
+    assert third.digest != first.digest
+    assert refused(lambda: first.amended(identity("mallory"), add=[new])) is Reason.COORDINATOR_UNKNOWN
+    assert refused(lambda: first.amended(identity("coordinator"), revoke=["nobody"])) is Reason.FEDERATION_INVALID
+    # Six sites need a policy for six: the guarantee would not be the one that was pinned.
+    assert refused(lambda: first.amended(identity("coordinator"), add=[new])) is Reason.POLICY_INVALID
+    assert refused(lambda: first.site("site-new")) is Reason.SYBIL
+
+
+@pytest.mark.parametrize(
+    ("terms", "reason"),
+    [
+        ({"committee_size": 9}, Reason.POLICY_INVALID),
+        ({"committee_size": 11}, Reason.POLICY_INVALID),
+        ({"min_survivors": 11}, Reason.POLICY_INVALID),
+        ({"min_survivors": 2}, Reason.POLICY_INVALID),
+        ({"recoverable_drops": 5}, Reason.POLICY_INVALID),
+        ({"recoverable_drops": -1}, Reason.POLICY_INVALID),
+        ({"clip": 0.0}, Reason.POLICY_INVALID),
+        ({"clip": math.nan}, Reason.POLICY_INVALID),
+        ({"noise_floor": -1.0}, Reason.POLICY_INVALID),
+        ({"bits": 1}, Reason.POLICY_INVALID),
+        ({"ring_bits": 64}, Reason.POLICY_INVALID),
+        ({"epoch_rounds": 0}, Reason.POLICY_INVALID),
+        ({"max_weight": 0}, Reason.POLICY_INVALID),
+        ({"privacy_unit": "person"}, Reason.POLICY_INVALID),
+        ({"bits": 30}, Reason.RING_OVERFLOW),
+    ],
+)
+def test_terms_that_do_not_hold_are_refused(terms: dict[str, Any], reason: Reason) -> None:
+    assert refused(lambda: Policy.recommended("lab", 10, **terms)) is reason
+
+
+def test_a_roster_too_large_and_a_name_too_odd_are_refused() -> None:
+    assert refused(lambda: Policy.recommended("lab", 10).check(5000)) is Reason.POLICY_INVALID
+    assert refused(lambda: Policy.recommended("a/b", 10)) is Reason.FIELD_MALFORMED
+
+
+@pytest.mark.parametrize(("sites", "drops", "colluders"), [(5, 1, 2), (10, 2, 5), (20, 4, 11)])
+def test_the_colluders_of_the_specification(sites: int, drops: int, colluders: int) -> None:
+    policy = Policy.recommended("lab", sites)
+    assert policy.committee_size == sites
+    assert policy.recoverable_drops == drops
+    assert collusion.colluders_tolerated(sites, drops, sites) == colluders
+    assert policy.colluders == colluders
+
+
+def test_a_drawn_committee_fails_less_often_than_2_to_the_minus_40() -> None:
+    for sites in (100, 1000):
+        policy = Policy.recommended("lab", sites)
+        assert (
+            collusion.failure_log2(policy.committee_size, policy.recoverable_drops, policy.min_survivors, sites // 10)
+            < -40
+        )
+    smaller = collusion.failure_log2(policy.committee_size - 4, policy.recoverable_drops, 800, 100)
+    assert smaller > collusion.failure_log2(policy.committee_size, policy.recoverable_drops, 800, 100)
+
+
+def test_the_failure_probability_is_the_hypergeometric_tail() -> None:
+    from scipy.stats import hypergeom
+
+    want = math.log2(hypergeom.sf(22, 900, 100, 45) * collusion.MOST_ATTEMPTS)
+    assert collusion.failure_log2(45, 11, 900, 100) == pytest.approx(want, rel=1e-9)
+    assert collusion.failure_log2(10, 2, 10, 5) == -math.inf
+    assert collusion.failure_log2(10, 2, 10, 6) == 0.0
+    assert refused(lambda: collusion.failure_log2(10, 5, 10, 5)) is Reason.POLICY_INVALID
+    assert refused(lambda: collusion.failure_log2(0, 0, 10, 5)) is Reason.POLICY_INVALID
