@@ -5,17 +5,16 @@ Errors name the file, the line where it can be found, the field, the value that 
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
+from qfed.config.explain import explain
 from qfed.config.schema import RunConfig
 from qfed.config.site import SiteConfig
 from qfed.errors import ConfigError
@@ -36,12 +35,15 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
         origin = str(path)
         tree, text = _read(Path(path))
         _anchor(tree, Path(path).resolve().parent)
+    by_path: dict[tuple[str, ...], str] = {}
     for item in overrides:
         key, sign, value = item.partition("=")
-        if not sign or not key.strip():
+        path_of = tuple(part.strip() for part in key.split("."))
+        if not sign or not all(path_of):
             raise ConfigError(f"--set takes dotted.key=value, got {item!r}; for example --set privacy.epsilon=1")
-        _assign(tree, key.strip().split("."), _toml_value(value.strip()), origin=f"--set {item}")
-    return _validate(RunConfig, tree, origin=origin, text=text)
+        _assign(tree, path_of, _toml_value(value.strip()), origin=f"--set {item}")
+        by_path[path_of] = item
+    return _validate(RunConfig, tree, origin, text, by_path)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], str]:
@@ -75,7 +77,7 @@ def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     tree = _without_none(config.model_dump(mode="json"))
     for key, value in overrides.items():
         _assign(tree, key.split("."), value, origin=key)
-    return _validate(RunConfig, tree, origin="", text="")
+    return _validate(RunConfig, tree)
 
 
 def environment(name: str) -> str | None:
@@ -111,55 +113,19 @@ def _assign(tree: dict[str, Any], keys: Sequence[str], value: Any, origin: str) 
     tree[keys[-1]] = value
 
 
-def _validate(model: type[Model], tree: Mapping[str, Any], origin: str, text: str) -> Model:
+def _validate(
+    model: type[Model],
+    tree: Mapping[str, Any],
+    origin: str = "",
+    text: str = "",
+    overrides: Mapping[tuple[str, ...], str] | None = None,
+) -> Model:
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, item, origin, text) for item in error.errors(include_url=False)]
-        raise ConfigError("\n".join(lines)) from None
-
-
-def _explain(model: type[BaseModel], item: Any, origin: str, text: str) -> str:
-    """One line for one pydantic error: where, what came, what was expected, what to do."""
-    path = [str(part) for part in item["loc"]]
-    line = _line_of(path, text)
-    where = (f"{origin}, line {line}: " if line else f"{origin}: ") if origin else ""
-    field, kind, value = ".".join(path) or "configuration", item["type"], item["input"]
-    if kind == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
-        near = difflib.get_close_matches(path[-1], known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
-        return f"{where}unknown key {field}={value!r}; {hint}"
-    if kind == "value_error":
-        return f"{where}{field}: {item['ctx']['error']}"
-    shown = value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
-    expected = item["msg"][0].lower() + item["msg"][1:]
-    return f"{where}{field}={shown!r}: {expected}; see: qfed config schema {path[0] if len(path) > 1 else ''}".rstrip()
-
-
-def _fields_at(model: Any, path: Sequence[str]) -> list[str]:
-    for part in path:
-        found = model.model_fields.get(part) if _is_section(model) else None
-        model = found.annotation if found is not None else None
-    return list(model.model_fields) if _is_section(model) else []
-
-
-def _is_section(model: Any) -> TypeGuard[type[BaseModel]]:
-    return isinstance(model, type) and issubclass(model, BaseModel)
-
-
-def _line_of(path: Sequence[str], text: str) -> int | None:
-    """The line that sets `path`, found by its section header and key; None for what the search cannot tell."""
-    header = ".".join(path[:-1])
-    current = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if match := re.match(r"\s*\[+\s*([\w.\-]+)\s*\]+", line):
-            current = match[1]
-            if current == ".".join(path):
-                return number
-        elif path and current == header and re.match(rf"\s*[\"']?{re.escape(path[-1])}[\"']?\s*=", line):
-            return number
-    return None
+        see = "qfed config schema" if issubclass(model, RunConfig) else ""
+        found = error.errors(include_url=False)
+        raise ConfigError(explain(model, found, origin, text, overrides or {}, see)) from None
 
 
 def _without_none(tree: Any) -> Any:

@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 EMBEDDED = ("breast_cancer", "digits", "wine")
 CIRCUITS = ("reuploading", "strongly_entangling", "basic_entangler")
 MAX_WIRES = 20
 
-Fraction = Annotated[float, Field(gt=0, lt=1)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+# Strict: "3", true and 3.0 are not counts, and a range never ends in inf or nan.
+Whole = Annotated[int, Field(strict=True)]
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Flag = Annotated[bool, Field(strict=True)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[Whole, Field(ge=1)]
 
 
 class Section(BaseModel):
     """A frozen part of the configuration; unknown keys are refused, docstrings become descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _different(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) < max(len(labels), 2):
+        raise ValueError(f"expected at least two labels, each once, got {list(labels)}")
+    return labels
+
+
+Labels = Annotated[tuple[str, ...], AfterValidator(_different)]
 
 
 class NumericColumn(Section):
@@ -30,17 +43,21 @@ class NumericColumn(Section):
     """Name of the column in the file."""
     kind: Literal["numeric"] = "numeric"
     """Marks the column as a number."""
-    low: float
+    low: Number
     """Smallest value that can occur, from public knowledge (a data dictionary), never from the data."""
-    high: float
+    high: Number
     """Largest value that can occur, from public knowledge."""
-    missing: Literal["refuse"] | float = "refuse"
+    missing: Literal["refuse"] | Number = "refuse"
     """What an empty cell becomes: "refuse" stops with an error, a number is filled in (and must be public)."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"column {self.name!r} needs low < high, got low={self.low}, high={self.high}")
+        if self.missing != "refuse" and not self.low <= self.missing <= self.high:
+            raise ValueError(
+                f"column {self.name!r}: missing={self.missing} lies outside its range [{self.low}, {self.high}]"
+            )
         return self
 
 
@@ -51,7 +68,7 @@ class CategoricalColumn(Section):
     """Name of the column in the file."""
     kind: Literal["categorical"]
     """Marks the column as a category."""
-    categories: Annotated[tuple[str, ...], Field(min_length=2)]
+    categories: Labels
     """All categories that can occur, from public knowledge; any other value is refused."""
     missing: Literal["refuse"] | str = "refuse"
     """What an empty cell becomes: "refuse" stops with an error, else one of the categories."""
@@ -65,7 +82,13 @@ class CategoricalColumn(Section):
         return self
 
 
-Column = Annotated[NumericColumn | CategoricalColumn, Field(discriminator="kind")]
+def _kind(value: Any) -> str:
+    return str(value.get("kind", "numeric") if isinstance(value, dict) else getattr(value, "kind", "numeric"))
+
+
+Column = Annotated[
+    Annotated[NumericColumn, Tag("numeric")] | Annotated[CategoricalColumn, Tag("categorical")], Discriminator(_kind)
+]
 
 
 class TargetColumn(Section):
@@ -73,21 +96,19 @@ class TargetColumn(Section):
 
     name: str
     """Name of the column in the file."""
-    classes: tuple[str, ...] | None = None
+    classes: Labels | None = None
     """All class labels, as text, from public knowledge; leave out for regression."""
-    low: float | None = None
+    low: Number | None = None
     """Regression: smallest possible value, public."""
-    high: float | None = None
+    high: Number | None = None
     """Regression: largest possible value, public."""
 
     @model_validator(mode="after")
     def _one_task(self) -> Self:
-        ranged = self.low is not None and self.high is not None
-        if (self.classes is None) == (not ranged):
+        given = [end for end in (self.low, self.high) if end is not None]
+        if (self.classes is None) != (len(given) == 2) or (self.classes is not None and given):
             raise ValueError("a target needs either classes = [...] (classification) or both low and high (regression)")
-        if self.classes is not None and len(set(self.classes)) < 2:
-            raise ValueError(f"a classification target needs at least two different classes, got {list(self.classes)}")
-        if ranged and not self.low < self.high:  # type: ignore[operator]
+        if given and not given[0] < given[1]:
             raise ValueError(f"the target needs low < high, got low={self.low}, high={self.high}")
         return self
 
@@ -127,6 +148,13 @@ class DataConfig(Section):
                 )
         elif self.columns or self.target is not None:
             raise ValueError(f"the embedded data set {self.source!r} brings its own columns and target; leave them out")
+        if self.target is not None:
+            roles = [*(column.name for column in self.columns), self.target.name]
+            roles += [self.column] if self.partition == "column" and self.column is not None else []
+            if twice := sorted({name for name in roles if roles.count(name) > 1}):
+                raise ValueError(
+                    f"column names {twice} are used twice; a column is one feature, the target or the sites' names"
+                )
         if self.partition == "column" and self.column is None:
             raise ValueError('partition = "column" needs data.column, the column whose values name the sites')
         if self.partition == "column" and self.source in EMBEDDED:
@@ -139,24 +167,26 @@ class ModelConfig(Section):
 
     kind: Literal["hybrid", "twin"] = "hybrid"
     """"hybrid" is encoder + circuit + head; "twin" its classical twin with the same number of parameters."""
-    wires: Annotated[int, Field(ge=1, le=MAX_WIRES)] = 4
+    wires: Annotated[Whole, Field(ge=1, le=MAX_WIRES)] = 4
     """Qubits of the circuit."""
     layers: Count = 2
     """Repetitions of the circuit's trainable block."""
     circuit: str = "reuploading"
     """A built-in circuit (reuploading, strongly_entangling, basic_entangler) or your own as FILE.py:FUNCTION."""
-    weight_shapes: dict[str, tuple[int, ...]] | None = None
+    weight_shapes: dict[str, tuple[Whole, ...]] | None = None
     """Shapes of the weights that your own circuit takes, as for qml.qnn.TorchLayer; leave out for built-in ones."""
 
     @model_validator(mode="after")
     def _circuit(self) -> Self:
-        own = ":" in self.circuit
+        own = ".py:" in self.circuit
         if not own and self.circuit not in CIRCUITS:
             near = difflib.get_close_matches(self.circuit, CIRCUITS, 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
                 f"circuit={self.circuit!r} is none of {', '.join(CIRCUITS)} and not FILE.py:FUNCTION{hint}"
             )
+        if bad := [name for name, shape in (self.weight_shapes or {}).items() if any(size < 1 for size in shape)]:
+            raise ValueError(f"model.weight_shapes of {bad} must be positive integers; use [] for a single number")
         if own and not self.weight_shapes:
             raise ValueError(
                 f"circuit={self.circuit!r} is your own, so model.weight_shapes must give its weights' shapes"
@@ -175,7 +205,7 @@ class TrainingConfig(Section):
     """Rounds of the run: one aggregation each."""
     local_steps: Count = 4
     """Optimiser steps of a site in one round."""
-    sampling_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    sampling_rate: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Probability q with which each record enters a step (Poisson sampling); 1 takes every record every step."""
     batch_size: Positive = 36
     """Denominator of a site's mean gradient: about sampling_rate x records of a typical site. Public, never counted."""
@@ -183,7 +213,7 @@ class TrainingConfig(Section):
     """The site's optimiser; its state lives for one round."""
     learning_rate: Positive = 0.5
     """The site's learning rate."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Momentum of the site's SGD."""
 
 
@@ -194,9 +224,9 @@ class PrivacyConfig(Section):
     """"local": DP-SGD at every site, trusting nobody. "off": none (comparison and debugging only)."""
     unit: Literal["record"] = "record"
     """What is protected: one record."""
-    epsilon: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 3.0
+    epsilon: Positive = 3.0
     """Budget of the whole run (all rounds together) for each record; the noise is calibrated to it."""
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    delta: Fraction = 1e-5
     """Failure probability of the guarantee; should be well below 1 / records."""
     clip_norm: Positive = 1.0
     """Bound C on the L2 norm of each record's gradient."""
@@ -207,13 +237,13 @@ class PrivacyConfig(Section):
 class FederationConfig(Section):
     """Who takes part and how answers are merged."""
 
-    sites: Annotated[int, Field(ge=3, le=4096)] = 10
+    sites: Annotated[Whole, Field(ge=3, le=4096)] = 10
     """Sites of the federation (a simulation makes this many); a sum of fewer than three hides nobody's part."""
-    quorum: Annotated[float, Field(gt=0, le=1)] = 0.8
+    quorum: Annotated[Number, Field(gt=0, le=1)] = 0.8
     """Share of the sites that must answer a round; below it the round fails and the model is kept."""
     deadline: Positive = 600.0
     """Seconds after which a site that has not answered a round counts as dropped out."""
-    max_failed_rounds: Annotated[int, Field(ge=0)] = 3
+    max_failed_rounds: Annotated[Whole, Field(ge=0)] = 3
     """Failed rounds in a row after which the run ends."""
     weighting: Literal["records", "uniform"] = "records"
     """Weight of a site in the mean: its number of records (hidden in the masked sum), or one each."""
@@ -230,24 +260,24 @@ class SecAggConfig(Section):
     """"off" sends updates in clear; simulation only, and every report says so."""
     update_clip: Positive = 4.0
     """Bound on the L2 norm of a site's update, so on each coordinate; a longer update is scaled down to it."""
-    bits: Annotated[int, Field(ge=8, le=24)] | None = None
+    bits: Annotated[Whole, Field(ge=8, le=24)] | None = None
     """Quantisation: 2^(bits-1) steps between 0 and update_clip; leave out for the finest that fits the ring."""
     ring_bits: Literal[32] = 32
     """Width w of the ring that masks live in."""
-    max_weight: Annotated[int, Field(ge=1)] = 1024
+    max_weight: Count = 1024
     """Largest record count that a site may weigh in with; larger sites count as this many."""
-    committee_size: Annotated[int, Field(ge=2)] | None = None
+    committee_size: Annotated[Whole, Field(ge=2)] | None = None
     """Members that hold masks; all sites up to 32, beyond that leave out for the smallest safe committee."""
-    recoverable_drops: Annotated[int, Field(ge=0)] | None = None
+    recoverable_drops: Annotated[Whole, Field(ge=0)] | None = None
     """Committee members that may vanish between upload and unmask; leave out for about a fifth."""
-    epoch_rounds: Annotated[int, Field(ge=1, le=1024)] = 32
+    epoch_rounds: Annotated[Whole, Field(ge=1, le=1024)] = 32
     """Rounds after which keys are made anew."""
 
 
 class Failure(Section):
     """A site that fails on purpose in one round of a simulation."""
 
-    site: Annotated[int, Field(ge=0)]
+    site: Annotated[Whole, Field(ge=0)]
     """Index of the site, from 0."""
     round: Count
     """The round, from 1."""
@@ -274,7 +304,7 @@ class RunConfig(Section):
 
     name: str = "breast-cancer"
     """Name of the run, for people."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 1
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 1
     """Seeds partitions, initial weights and, without privacy, sampling. Keys and privacy noise never use it."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
-from qfed.config.schema import Positive, Section
+from qfed.config.schema import Flag, Fraction, Positive, Section, Whole
 
 
 class SitePolicy(Section):
@@ -14,13 +10,13 @@ class SitePolicy(Section):
 
     epsilon: Positive
     """Budget of the data set over all runs."""
-    delta: Annotated[float, Field(gt=0, lt=1)]
+    delta: Fraction
     """Failure probability that the budget is meant at."""
-    require_privacy: bool = True
+    require_privacy: Flag = True
     """Refuse runs without differential privacy."""
-    require_secagg: bool = True
+    require_secagg: Flag = True
     """Refuse runs whose updates would travel in clear."""
-    own_circuits: bool = False
+    own_circuits: Flag = False
     """Accept runs whose circuit is code in a file on this site's disk."""
 
 
@@ -33,6 +29,6 @@ class SiteConfig(Section):
     """Identifier of its data set in the ledger; the budget belongs to it, not to a run."""
     records: str = "records.npz"
     """File of the site's records, relative to the folder."""
-    rounding_seed: int | None = None
+    rounding_seed: Whole | None = None
     """Seed of stochastic rounding, for reproducible simulations; leave out for the operating system's entropy."""
     policy: SitePolicy
