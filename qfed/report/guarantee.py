@@ -63,7 +63,7 @@ def notices(result: RunResult) -> tuple[Notice, ...]:
             Notice(
                 "alarm",
                 "More privacy was spent than budgeted",
-                f"Epsilon {units.epsilon(spent)} was spent; the budget is {units.epsilon(budget)}.",
+                f"Epsilon {units.epsilon(spent)} was spent; the budget is {units.budget(budget)}.",
             )
         )
     records = sum(site.train_records or 0 for site in result.sites)

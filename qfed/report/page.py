@@ -22,6 +22,7 @@ from qfed.errors import MissingExtra
 from qfed.federation.result import RoundRecord, RunResult
 from qfed.report import guarantee, plots, units, words
 from qfed.report.files import replace_file
+from qfed.report.units import NBSP
 
 REPORT_FILE = "report.html"
 FEW_SITES = 20
@@ -106,12 +107,12 @@ def _view(result: RunResult) -> dict[str, Any]:
         "no_comparisons": words.NO_COMPARISONS,
         "model_name": words.model_name(result),
         "metric_name": units.METRIC_NAMES[result.metric],
-        "gaps": [words.signed_difference(result, comparison.metrics) for comparison in result.comparisons],
+        "gaps": [words.signed_gap(result, comparison.metrics) for comparison in result.comparisons],
         "score_svgs": [plots.score_plot(result, frame) for frame in plots.FRAMES] if result.rounds else [],
         "score_keys": score_keys(result),
         "epsilon_svgs": [plots.epsilon_plot(result, frame) for frame in plots.FRAMES] if private else [],
         "traffic_svgs": [plots.traffic_plot(result, frame) for frame in plots.FRAMES] if result.rounds else [],
-        "budget": units.epsilon(result.config.privacy.epsilon),
+        "budget": units.budget(result.config.privacy.epsilon),
         "budget_dashes": _dashes("budget"),
         "up": units.size(sum(record.bytes_up for record in result.rounds)),
         "down": units.size(sum(record.bytes_down for record in result.rounds)),
@@ -135,8 +136,8 @@ def tiles(result: RunResult) -> tuple[Tile, ...]:
     if result.privacy.mode == "off":
         found.append(Tile("epsilon", "Privacy", "none", "no differential privacy", alarm=True))
     else:
-        budget = units.epsilon(result.config.privacy.epsilon)
-        note = f"of {budget} budgeted, at delta = {units.delta(result.privacy.delta)}"
+        budget = units.budget(result.config.privacy.epsilon)
+        note = f"of {budget} budgeted, with delta{NBSP}{units.delta(result.privacy.delta)}"
         found.append(Tile("epsilon", "Epsilon spent", units.epsilon(result.privacy.epsilon), note))
     good = sum(record.status == "aggregated" for record in result.rounds)
     failed = len(result.rounds) - good
@@ -148,7 +149,8 @@ def tiles(result: RunResult) -> tuple[Tile, ...]:
     found.append(Tile("rounds", "Good rounds", f"{good} of {len(result.rounds)}", note))
     if result.sites:
         each = units.size(result.bytes_per_site / max(1, len(result.rounds)))
-        found.append(Tile("bytes", "Bytes per site", units.size(result.bytes_per_site), f"sent and received; {each} a round"))  # fmt: skip
+        note = f"sent and received; {each} a round"
+        found.append(Tile("bytes", "Bytes per site", units.size(result.bytes_per_site), note))
     total = result.seconds.get("total")
     note = "whole run, comparisons included" if result.comparisons else "whole run"
     found.append(Tile("time", "Time", units.duration(total), note))

@@ -106,9 +106,7 @@ def epsilon_plot(result: RunResult, frame: Frame) -> str:
     finite = [value for value in spent if np.isfinite(value)]
     axes.set_ylim(0, 1.12 * max([budget, *finite]))
     total = units.epsilon(result.privacy.epsilon)
-    label = (
-        f"Step plot: epsilon spent after each round, {total} at the end, against a budget of {units.epsilon(budget)}"
-    )
+    label = f"Step plot: epsilon spent after each round, {total} at the end, against a budget of {units.budget(budget)}"
     return _svg(figure, f"epsilon-{frame.name}", label)
 
 
@@ -180,7 +178,7 @@ def _finish(axes: Any, rounds: int, title: str) -> None:
     axes.set_xlabel("round", color=_MUTED)
     axes.set_title(title, color=_MUTED, loc="left", pad=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=2))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlim(-0.02 * max(1, rounds) - 0.1, max(1, rounds) * 1.02 + 0.1)
 
 

@@ -24,12 +24,12 @@ def final_table(result: RunResult) -> RenderableType:
     parts: list[RenderableType] = []
     for notice in notices(result):
         colour = "red" if notice.level == "alarm" else "yellow"
-        body = Text.assemble((notice.title + "\n", f"bold {colour}"), notice.text)
+        body = Text.assemble((notice.title + "\n", f"bold {colour}"), _plain(notice.text))
         parts.append(Panel(body, border_style=colour, box=box.HEAVY))
     parts.append(_comparison(result))
     found = verdicts(result)
     for verdict in found:
-        line = Text.assemble((verdict.headline, f"bold {_COLOURS[verdict.outcome]}"), ": ", _plain(verdict.text))
+        line = Text.assemble((verdict.headline, f"bold {_COLOURS[verdict.outcome]}"), ". ", _plain(verdict.text))
         parts.append(line)
     parts.append(Text(CAVEAT if found else NO_COMPARISONS, style="dim"))
     parts.append(Text(""))
@@ -68,7 +68,7 @@ def _costs(result: RunResult) -> Table:
         grid.add_row("privacy", Text("none", style="bold red"))
     else:
         spent = f"epsilon {units.epsilon(result.privacy.epsilon)}, delta {units.delta(result.privacy.delta)}"
-        grid.add_row("privacy", f"{spent} (budget {units.epsilon(result.config.privacy.epsilon)}), whole run")
+        grid.add_row("privacy", _plain(f"{spent} (budget {units.budget(result.config.privacy.epsilon)}), whole run"))
     rounds = units.count(len(result.rounds), "round")
     grid.add_row("rounds", _plain(rounds + (f", {failed} failed" if failed else "")))
     if result.sites:
@@ -78,5 +78,5 @@ def _costs(result: RunResult) -> Table:
 
 
 def _plain(text: str) -> str:
-    """Ordinary spaces: a terminal may wrap anywhere, and not every one has the no-break space."""
-    return text.replace(units.NBSP, " ")
+    """Ordinary spaces and hyphens: not every terminal has others, and these figures are copied into commands."""
+    return text.replace(units.NBSP, " ").replace(units.MINUS, "-")

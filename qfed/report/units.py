@@ -9,12 +9,13 @@ Epsilon three significant digits, rounded UP: a guarantee must never look strong
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, Context, Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
 Metric = Literal["accuracy", "rmse"]
 
 NBSP = "\N{NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
 METRIC_NAMES: dict[Metric, str] = {"accuracy": "accuracy", "rmse": "RMSE"}
 
 
@@ -34,16 +35,25 @@ def epsilon(value: float | None) -> str:
     if not math.isfinite(value):
         return "unbounded"
     clean = Decimal(f"{value:.9g}")
-    digits = max(3, clean.adjusted() + 1)
-    return f"{Context(prec=digits, rounding=ROUND_CEILING).plus(clean).normalize():f}"
+    if clean == 0:
+        return "0"
+    last = Decimal(1).scaleb(min(0, clean.adjusted() - 2))
+    return f"{clean.quantize(last, rounding=ROUND_CEILING):f}"
+
+
+def budget(value: float) -> str:
+    """`3`: a budget is a round figure of the configuration, shown as it is."""
+    return f"{value:g}"
 
 
 def delta(value: float | None) -> str:
-    """`1e-5`; `none` where there is no guarantee."""
+    """`1e-5` with a minus sign, at which no line breaks; `none` where there is no guarantee."""
     if value is None:
         return "none"
     mantissa, _, exponent = f"{value:e}".partition("e")
-    return f"{float(mantissa):.3g}e{int(exponent)}" if abs(int(exponent)) > 3 else f"{value:.3g}"
+    if int(exponent) >= -3:
+        return f"{value:.3g}"
+    return f"{float(mantissa):.3g}e{MINUS}{-int(exponent)}"
 
 
 def size(count: float) -> str:
