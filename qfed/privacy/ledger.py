@@ -1,6 +1,6 @@
 """What a site's data sets have spent: an append-only SQLite file that is charged before records are read.
 
-    reserve   epsilon(everything charged + the whole plan of this run) <= limit, else BudgetExhausted;   committed, synced
+    reserve   epsilon(everything charged + the whole plan of this run) <= limit, else BudgetExhausted; synced
     settle    the round is over; the charge stays
 
 A round that was reserved and cut off stays charged and is refused when asked for again: what it read may have been
@@ -33,7 +33,8 @@ CREATE TABLE IF NOT EXISTS entry (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     kind TEXT NOT NULL CHECK (kind IN ('reserve', 'settle')),
     dataset TEXT NOT NULL, run TEXT NOT NULL, round INTEGER NOT NULL,
-    sampling_rate REAL NOT NULL, noise_multiplier REAL NOT NULL, steps INTEGER NOT NULL, planned_rounds INTEGER NOT NULL,
+    sampling_rate REAL NOT NULL, noise_multiplier REAL NOT NULL,
+    steps INTEGER NOT NULL, planned_rounds INTEGER NOT NULL,
     request BLOB NOT NULL, chain BLOB NOT NULL,
     UNIQUE (dataset, run, round, kind)
 );
@@ -118,12 +119,12 @@ class Ledger:
             for entry in same_run:
                 if (entry.releases, entry.planned_rounds) != (releases, planned_rounds):
                     raise PolicyRefused(
-                        f"run={run} declared {entry.planned_rounds} rounds of {entry.releases} for dataset={dataset!r}, "
+                        f"run={run} planned {entry.planned_rounds} rounds of {entry.releases} on dataset={dataset!r}, "
                         f"now it asks for {planned_rounds} of {releases}; a plan is fixed when its run starts"
                     )
             if len(same_run) >= planned_rounds:
                 raise BudgetExhausted(
-                    f"run={run} has used all {planned_rounds} rounds of its plan on dataset={dataset!r}; a new run has its own"
+                    f"run={run} has used the {planned_rounds} rounds of its plan on dataset={dataset!r}; begin another"
                 )
             others = [entry.releases for entry in reserved if entry.run != run]
             plan = Releases(releases.sampling_rate, releases.noise_multiplier, releases.steps * planned_rounds)
@@ -131,9 +132,9 @@ class Ledger:
             if total > self.limits.epsilon * (1 + 1e-9):
                 spent = epsilon_of(others, self.limits.delta, fixed=len({e.run for e in reserved if e.run != run}) < 2)
                 raise BudgetExhausted(
-                    f"dataset={dataset!r} has a budget of epsilon={self.limits.epsilon:g} at delta={self.limits.delta:g} "
-                    f"and has spent {spent:.3f}; run={run} would take it to {total:.3f}. Nothing was read. Ask for fewer "
-                    "rounds or more noise, or use other records"
+                    f"dataset={dataset!r} has a budget of epsilon={self.limits.epsilon:g}, delta={self.limits.delta:g} "
+                    f"and has spent {spent:.3f}; run={run} would take it to {total:.3f}. Nothing was read. Ask "
+                    "for fewer rounds or more noise, or use other records"
                 )
             return self._append(asked)
 

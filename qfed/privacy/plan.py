@@ -76,7 +76,7 @@ def plan_for(config: RunConfig) -> Plan:
     sigma = privacy.noise_multiplier if privacy.noise_multiplier is not None else needed
     if (spent := epsilon_of([Releases(training.sampling_rate, sigma, steps)], privacy.delta)) > privacy.epsilon:
         raise ConfigError(
-            f"privacy.noise_multiplier={sigma:g} spends epsilon={spent:.3f} in {steps} steps, more than privacy.epsilon="
+            f"privacy.noise_multiplier={sigma:g} spends epsilon={spent:.3f} in {steps} steps, above privacy.epsilon="
             f"{privacy.epsilon:g}; use at least {math.ceil(needed * 1e4) / 1e4:g}, or leave noise_multiplier out"
         )
     return LocalPlan(
