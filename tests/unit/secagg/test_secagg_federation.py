@@ -42,9 +42,9 @@ def test_an_identity_is_saved_for_its_owner_only_and_loads_again(tmp_path: Path)
         lambda v: v.pop("name"),
         lambda v: v.update(extra=1),
         lambda v: v.update(format="qfed-identity-0"),
-        lambda v: v.update(ed25519_secret="!"),
-        lambda v: v.update(ed25519_secret=7),
-        lambda v: v.update(mldsa65_secret="AAAA"),
+        lambda v: v.update({"ed25519_secret": "!"}),
+        lambda v: v.update({"ed25519_secret": 7}),
+        lambda v: v.update({"mldsa65_secret": "AAAA"}),
     ],
 )
 def test_a_file_that_is_no_identity_is_refused(tmp_path: Path, change: Callable[[Any], object]) -> None:

@@ -1,0 +1,148 @@
+"""Federations of more than 32 sites: the committee is drawn by the transcript, and nobody can choose it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from secagg_lab import RUN, Lab, expected, identity, make_federation, names, reason_of
+
+from qfed.errors import QuorumLost
+from qfed.secagg import Federation, Policy, Reason
+from qfed.secagg.messages import Common, Install, RevealRequest, SetupRequest, UploadRequest
+from qfed.secagg.transcript import openers
+
+COUNT = 40
+
+
+def build() -> Lab:
+    policy = Policy("drawn", committee_size=8, recoverable_drops=2, min_survivors=33, epoch_rounds=2)
+    sites = [identity(name).public for name in names(COUNT)]
+    return Lab.build(COUNT, Federation.create(policy, sites, identity("coordinator")))
+
+
+def test_a_drawn_committee_serves_everyone_and_recovers_its_members() -> None:
+    lab = build()
+    epoch = lab.setup()
+    assert len(epoch.members) == 8
+    vectors = lab.vectors(64)
+    got = lab.round(epoch, 0, vectors)
+    assert np.array_equal(got.total, expected(vectors, vectors))
+    plain = [name for name in epoch.names if name not in epoch.member_names]
+    gone = [epoch.member_names[0], *plain[:3]]
+    got = lab.round(epoch, 1, vectors, no_upload=gone, no_unmask=[*gone, epoch.member_names[5]])
+    assert len(got.survivors) == COUNT - 4
+    assert np.array_equal(got.total, expected(vectors, got.survivors))
+
+
+def test_other_nonces_draw_another_committee() -> None:
+    drawn = {build().setup().member_names for _ in range(2)}
+    assert len(drawn) == 2
+
+
+def test_only_the_openers_are_asked_and_all_of_them_must_open() -> None:
+    lab = build()
+    setup = lab.server.begin_epoch(1, names(COUNT))
+    reveals = setup.reveal(lab.ask(setup.hello()))
+    assert len(reveals) == 32
+    missing = next(iter(reveals))
+    with pytest.raises(QuorumLost, match=missing):
+        setup.setup(lab.ask(reveals, [missing]))
+    # The next epoch goes on without it.
+    assert missing not in lab.setup(2, no_hello=[missing]).names
+
+
+def test_sites_that_are_no_openers_may_vanish_and_stay_candidates() -> None:
+    lab = build()
+    setup = lab.server.begin_epoch(1, names(COUNT))
+    reveals = setup.reveal(lab.ask(setup.hello()))
+    deals = setup.setup(lab.ask(reveals))
+    assert len(deals) == 8
+    away = list(deals)[:2]
+    epoch = setup.finish(lab.ask(deals, away))
+    assert len(epoch.members) == 6
+    assert epoch.recoverable == 0
+    vectors = lab.vectors(16)
+    assert np.array_equal(lab.round(epoch, 0, vectors).total, expected(vectors, vectors))
+    with pytest.raises(QuorumLost, match="begin the next epoch"):
+        lab.round(epoch, 1, vectors, no_unmask=epoch.member_names[:1])
+
+
+def test_too_small_a_committee_is_no_epoch() -> None:
+    lab = build()
+    setup = lab.server.begin_epoch(1, names(COUNT))
+    deals = setup.setup(lab.ask(setup.reveal(lab.ask(setup.hello()))))
+    with pytest.raises(QuorumLost, match="committee-too-small"):
+        setup.finish(lab.ask(deals, list(deals)[:3]))
+
+
+def test_a_server_that_leaves_out_a_nonce_or_a_bundle_is_refused() -> None:
+    lab = build()
+    setup = lab.server.begin_epoch(1, names(COUNT))
+    hellos = lab.ask(setup.hello())
+    reveals = setup.reveal(hellos)
+    deals = setup.setup(lab.ask(reveals))
+    member = next(site for site in deals if site in reveals)
+    request = SetupRequest.decode(deals[member])
+    handle = lab.sites[member].handle
+    fewer = replace(request, nonces=request.nonces[1:])
+    assert reason_of(lambda: handle(fewer.encode())) is Reason.NONCE_MISSING
+    without = RevealRequest(lab.federation.digest, RUN, 1, request.bundles[:-1])
+    assert reason_of(lambda: handle(without.encode())) in (Reason.SPLIT_TRANSCRIPT, Reason.BAD_TRANSCRIPT)
+    outsider = next(site for site in names(COUNT) if site not in deals)
+    assert reason_of(lambda: lab.sites[outsider].handle(deals[member])) is Reason.NOT_A_MEMBER
+
+
+def test_a_plain_site_checks_the_committee_that_it_is_shown() -> None:
+    lab = build()
+    epoch = lab.setup()
+    plain = next(site for site in epoch.names if site not in epoch.member_names)
+    request = UploadRequest.decode(lab.server.begin_round(epoch, 0, 4).upload_requests()[plain])
+    install = Install.decode(request.install)
+    common = Common.decode(install.common)
+
+    def refusal(**changes: object) -> Reason | None:
+        changed = replace(install, common=replace(common, **changes).encode()).encode()
+        return reason_of(lambda: lab.sites[plain].round_of(replace(request, install=changed).encode()))
+
+    who = set(openers(lab.federation, common.sites, common.digests))
+    shown = sorted(who | set(epoch.transcript.drawn))
+    member_only = [at for at, site in enumerate(shown) if site not in who]
+    if member_only:
+        fewer = tuple(b for at, b in enumerate(common.bundles) if at != member_only[0])
+        assert refusal(bundles=fewer) is Reason.BAD_TRANSCRIPT
+    assert refusal(bundles=common.bundles[1:]) is Reason.BAD_TRANSCRIPT
+    at = common.sites.index(lab.federation.index[plain])
+    without = {
+        "sites": common.sites[:at] + common.sites[at + 1 :],
+        "digests": common.digests[:at] + common.digests[at + 1 :],
+    }
+    assert refusal(**without) is not None
+    swapped = (*common.digests[:at], bytes(32), *common.digests[at + 1 :])
+    assert refusal(digests=swapped) is not None
+    assert refusal() is None
+
+
+def test_a_committee_that_was_not_drawn_is_refused() -> None:
+    """A site outside the draw, whose key the server owns, cannot sit on the committee."""
+    lab = build()
+    epoch = lab.setup()
+    plain = next(site for site in epoch.names if site not in epoch.member_names)
+    request = UploadRequest.decode(lab.server.begin_round(epoch, 0, 4).upload_requests()[plain])
+    install = Install.decode(request.install)
+    common = Common.decode(install.common)
+    from qfed.secagg.messages import SetupBody
+    from qfed.secagg.statement import StoreMark, sign_reply
+
+    body = SetupBody(bytes(32), bytes(32)).encode()
+    mark = StoreMark(bytes(32), 1)
+    header = sign_reply(identity(plain), epoch.place, SetupRequest.KIND, epoch.transcript.digest, mark, body)
+    changed = replace(install, common=replace(common, headers=(*common.headers[1:], header)).encode()).encode()
+    with_it = replace(request, install=changed).encode()
+    assert reason_of(lambda: lab.sites[plain].round_of(with_it)) is Reason.NOT_A_MEMBER
+
+
+def test_the_recommended_policy_of_a_hundred_sites_is_a_federation() -> None:
+    federation = make_federation(100)
+    assert federation.policy.committee_size < 100
