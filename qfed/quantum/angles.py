@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ _TOLERANCE = 1e-9
 class AngleMap:
     """What the layer evaluates in front of the kernel.
 
+    Rows that depend on the record are its `own`, the others are `shared` by all records.
     `graph` is None for affine maps; beside a graph the two matrices only say what depends on what.
     """
 
@@ -37,39 +39,95 @@ class AngleMap:
     constant: Tensor  # (R,)
     graph: Callable[..., Tensor] | None
     shapes: tuple[tuple[int, ...], ...]
+    sample: Tensor  # some inputs (D,), for rows of a graph that do not depend on them
+    all_own: bool = False  # treat every row as the record's
 
-    @property
-    def rows(self) -> int:
-        return int(self.constant.shape[0])
+    @cached_property
+    def own_rows(self) -> Tensor:
+        return (self.from_inputs.ne(0).any(1) | self.all_own).nonzero().reshape(-1)
 
-    def split(self, weights: Tensor) -> list[Tensor]:
-        """Flat (P,) -> one tensor a weight."""
-        parts = torch.split_with_sizes(weights, [math.prod(s) for s in self.shapes])
-        return [part.reshape(s) for part, s in zip(parts, self.shapes, strict=True)]
+    @cached_property
+    def shared_rows(self) -> Tensor:
+        return (self.from_inputs.eq(0).all(1) & (not self.all_own)).nonzero().reshape(-1)
 
-    def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
-        """x (B, D), w (P,) -> (B, R)."""
+    def own(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """x (B, D), w (P,) -> (B, Ro)."""
         if self.graph is not None and inputs.shape[0] > 0:
-            graph = self.graph
+            graph, rows = self.graph, self.own_rows
             parts = self.split(weights.double())
-            found: Tensor = torch.func.vmap(lambda x: graph(x, *parts))(inputs.double())
+            found: Tensor = torch.func.vmap(lambda x: graph(x, *parts)[rows])(inputs.double())
             return found.to(inputs)
-        of_weights = self.from_weights.to(inputs) @ weights + self.constant.to(inputs)
-        return torch.addmm(of_weights, inputs, self.from_inputs.to(inputs).T)
+        a_x, a_w, c = self._affine(inputs.dtype, inputs.device)[:3]
+        of_inputs: Tensor = inputs if a_x is None else inputs @ a_x
+        return of_inputs if a_w is None else of_inputs + (a_w @ weights + c)
 
-    def weight_gradients(self, inputs: Tensor, weights: Tensor, cotangent: Tensor) -> Tensor:
-        """Per record: x (B, D), w (P,), dL/dangles (B, R) -> dL/dw (B, P)."""
+    def shared(self, weights: Tensor) -> Tensor:
+        """w (P,) -> (Rs,)."""
+        if self.graph is not None:
+            sample = self.sample.to(weights.device)
+            found = self.graph(sample, *self.split(weights.double()))[self.shared_rows]
+            return found.to(weights)
+        a_w, c = self._affine(weights.dtype, weights.device)[3:]
+        angles: Tensor = torch.addmv(c, a_w, weights)
+        return angles
+
+    def weight_gradients(self, inputs: Tensor, weights: Tensor, own: Tensor, shared: Tensor) -> Tensor:
+        """Per record: x (B, D), w (P,), dL/down (B, Ro), dL/dshared (B, Rs) -> dL/dw (B, P)."""
         if self.graph is None or inputs.shape[0] == 0:
-            return cotangent @ self.from_weights.to(cotangent)
+            _, a_w, _, shared_w, _ = self._affine(own.dtype, own.device)
+            found: Tensor = shared @ shared_w
+            return found if a_w is None else found + own @ a_w
         graph = self.graph
+        cotangents = own.new_zeros(own.shape[0], self.from_inputs.shape[0], dtype=torch.float64)
+        cotangents[:, self.own_rows] = own.double()
+        cotangents[:, self.shared_rows] = shared.double()
 
         def pulled(x: Tensor, g: Tensor) -> Tensor:
             pull: Any = torch.func.vjp(lambda w: graph(x, *self.split(w)), weights.double())[1]
             gradient: Tensor = pull(g)[0]
             return gradient
 
-        result: Tensor = torch.func.vmap(pulled)(inputs.double(), cotangent.double())
-        return result.to(cotangent)
+        result: Tensor = torch.func.vmap(pulled)(inputs.double(), cotangents)
+        return result.to(own)
+
+    def input_gradients(self, inputs: Tensor, weights: Tensor, own: Tensor) -> Tensor:
+        """Per record: dL/down (B, Ro) -> dL/dx (B, D)."""
+        if self.graph is None or inputs.shape[0] == 0:
+            a_x = self._affine(own.dtype, own.device)[0]
+            of_inputs: Tensor = own if a_x is None else own @ a_x.T
+            return of_inputs
+        graph, rows, parts = self.graph, self.own_rows, self.split(weights.double())
+
+        def pulled(x: Tensor, g: Tensor) -> Tensor:
+            pull: Any = torch.func.vjp(lambda y: graph(y, *parts)[rows], x)[1]
+            gradient: Tensor = pull(g)[0]
+            return gradient
+
+        result: Tensor = torch.func.vmap(pulled)(inputs.double(), own.double())
+        return result.to(own)
+
+    def split(self, weights: Tensor) -> list[Tensor]:
+        """Flat (P,) -> one tensor a weight."""
+        parts = torch.split_with_sizes(weights, [math.prod(s) for s in self.shapes])
+        return [part.reshape(s) for part, s in zip(parts, self.shapes, strict=True)]
+
+    @cached_property
+    def _casts(self) -> dict[Any, tuple[Any, ...]]:
+        return {}
+
+    def _affine(self, dtype: torch.dtype, device: torch.device) -> tuple[Any, ...]:
+        """A_x^T (D, Ro) or None for the identity, own A_w and c or None for zero, shared A_w and c."""
+        found = self._casts.get((dtype, device))
+        if found is None:
+            o, s = self.own_rows, self.shared_rows
+            a_x, a_w, c = self.from_inputs[o], self.from_weights[o], self.constant[o]
+            plain = not (bool(a_w.any()) or bool(c.any()))
+            identity = a_x.shape[0] == a_x.shape[1] and bool((a_x == torch.eye(a_x.shape[0])).all())
+            tensors = [a_x.T, a_w, c, self.from_weights[s], self.constant[s]]
+            cast = [t.to(device, dtype).contiguous() for t in tensors]
+            found = (None if identity else cast[0], None if plain else cast[1], cast[2], cast[3], cast[4])
+            self._casts[dtype, device] = found
+        return found
 
 
 def find(
@@ -99,7 +157,7 @@ def find(
     constants = [v - j @ p for v, j, p in zip(values, jacobians, points, strict=True)]
     if _close(jacobians[0], jacobians[1]) and _close(constants[0], constants[1]):
         a_x, a_w = jacobians[0][:, :dim], jacobians[0][:, dim:]
-        return AngleMap(a_x.contiguous(), a_w.contiguous(), constants[0], None, sizes)
+        return AngleMap(a_x.contiguous(), a_w.contiguous(), constants[0], None, sizes, probes[0])
     depends = torch.stack(jacobians).abs().amax(0) > 0
     try:
         graph = make_fx(flat)(probes[0].clone(), *weights())
@@ -117,7 +175,7 @@ def find(
             raise CircuitError(f"{what} of the circuit are not a deterministic function of inputs and weights")
     empty = torch.zeros(rows, dtype=torch.float64)
     a_x, a_w = depends[:, :dim].double(), depends[:, dim:].double()
-    return AngleMap(a_x, a_w, empty, graph, sizes)
+    return AngleMap(a_x, a_w, empty, graph, sizes, probes[0])
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -1,6 +1,6 @@
 """From a quantum function to something that runs: program, angle map, state map, shape of the result.
 
-    out = shape(columns(circuit(angles(x, w), state(x, w))))
+    out = layout(columns(circuit(own(x, w), shared(w), state(x, w))))
 
 `compile_circuit` calls the function on random probe values (two or more times), which takes milliseconds and
 simulates nothing. The result is for one number of features D.
@@ -8,8 +8,8 @@ simulates nothing. The result is for one number of features D.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,11 +17,15 @@ from torch import Tensor
 from qfed.errors import CircuitError
 from qfed.quantum import angles as angle_maps
 from qfed.quantum.angles import AngleMap
+from qfed.quantum.functional import Sweep
 from qfed.quantum.functional import circuit as run
 from qfed.quantum.isolated import isolated
 from qfed.quantum.layout import Layout, layout_of
+from qfed.quantum.plan import Plan, make_plan
 from qfed.quantum.program import Program, compile_recording
 from qfed.quantum.trace import Circuit, Recording
+
+Pull = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Compiled:
     """A circuit for records of D features."""
 
     program: Program
+    plan: Plan
     angles: AngleMap
     state: AngleMap | None
 
@@ -43,8 +48,9 @@ class Compiled:
 
     def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """x (B, D), flat w (P,) -> (B, width)."""
-        state = None if self.state is None else self.state(inputs, weights)
-        return self.columns(run(self.program, self.angles(inputs, weights), state))
+        state = None if self.state is None else self.state.own(inputs, weights)
+        sweep = Sweep(self.program, self.plan, keep=torch.is_grad_enabled())
+        return self.columns(run(sweep, self.angles.own(inputs, weights), self.angles.shared(weights), state))
 
     def columns(self, raw: Tensor) -> Tensor:
         """Raw outputs (B, M) -> measurements (B, width): <O^2> - <O>^2 for variances."""
@@ -58,20 +64,42 @@ class Compiled:
         ]
         return torch.cat(parts, dim=1)
 
+    def per_sample(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Pull]:
+        """x (B, D), flat w (P,) -> (B, width), and the function dL/dout -> (dL/dx (B, D), dL/dw (B, P)) per record.
+
+        Outside of autograd: nothing is recorded and nothing may require gradients.
+        """
+        own, shared = self.angles.own(inputs, weights), self.angles.shared(weights)
+        state = None if self.state is None else self.state.own(inputs, weights).unsqueeze(0)
+        sweep = Sweep(self.program, self.plan, keep=True)
+        lifted = own.unsqueeze(0), shared.unsqueeze(0), state
+        raw = sweep.forward(*lifted).squeeze(0)
+
+        def pull(cotangent: Tensor) -> tuple[Tensor, Tensor]:
+            found = sweep.backward(*lifted, self._raw_cotangent(raw, cotangent).unsqueeze(0))
+            of_own, of_shared = found[0].squeeze(0), found[1].squeeze(0)
+            of_inputs = self.angles.input_gradients(inputs, weights, of_own)
+            of_weights = self.angles.weight_gradients(inputs, weights, of_own, of_shared)
+            if self.state is not None:
+                of_state = found[2].squeeze(0)
+                none = of_state.new_zeros(of_state.shape[0], 0)
+                of_inputs = of_inputs + self.state.input_gradients(inputs, weights, of_state)
+                of_weights = of_weights + self.state.weight_gradients(inputs, weights, of_state, none)
+            return of_inputs, of_weights
+
+        return self.columns(raw), pull
+
+    def _raw_cotangent(self, raw: Tensor, cotangent: Tensor) -> Tensor:
+        if all(c.square is None for c in self.program.columns):
+            return cotangent
+        with torch.enable_grad():
+            leaf = raw.detach().requires_grad_()
+            return torch.autograd.grad(self.columns(leaf), leaf, cotangent)[0]
+
     def weight_gradients(self, inputs: Tensor, weights: Tensor, cotangent: Tensor) -> Tensor:
         """Per record: x (B, D), w (P,), dL/dout (B, width) -> dL/dw (B, P)."""
-        with torch.enable_grad():
-            angles = self.angles(inputs, weights).detach().requires_grad_()
-            state = None
-            if self.state is not None:
-                state = self.state(inputs, weights).detach().requires_grad_()
-            out = self.columns(run(self.program, angles, state))
-            wanted = [angles] if state is None else [angles, state]
-            found = torch.autograd.grad(out, wanted, cotangent)
-        total = self.angles.weight_gradients(inputs, weights, found[0])
-        if self.state is not None and bool(self.state.from_weights.any()):
-            total = total + self.state.weight_gradients(inputs, weights, found[1])
-        return total
+        with torch.no_grad():
+            return self.per_sample(inputs.detach(), weights.detach())[1](cotangent)[1]
 
 
 def compile_circuit(circuit: Circuit, features: int, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
@@ -124,7 +152,8 @@ def _from_recording(
         for f, what in ((angles, "angles"), (state, "amplitudes"))
         if f is angles or program.has_state
     ]
-    return Compiled(program, maps[0], maps[1] if program.has_state else None)
+    plan = make_plan(program, maps[0].shared_rows.tolist())
+    return Compiled(program, plan, maps[0], replace(maps[1], all_own=True) if program.has_state else None)
 
 
 def _differentiable(x: Tensor, w: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from qfed.errors import CircuitError
-from qfed.quantum.functional import TWICE, fold, unfold
+from qfed.quantum.functional import TWICE, front
 from qfed.quantum.isolated import isolated
 from qfed.quantum.layout import Layout, layout_of
 
@@ -163,8 +163,10 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: Any, inputs: Tensor, weights: Tensor, circuit: DeviceCircuit) -> tuple[Tensor, int]:
         size = info.batch_size
-        out = _run(fold(inputs, in_dims[0], size), fold(weights, in_dims[1], size), circuit)
-        return unfold(out, size), 0
+        out = _run(
+            *(front(t, d, size).flatten(0, 1) for t, d in zip((inputs, weights), in_dims[:2], strict=True)), circuit
+        )
+        return out.unflatten(0, (size, -1)), 0
 
 
 class _Pull(torch.autograd.Function):
@@ -193,9 +195,10 @@ class _Pull(torch.autograd.Function):
         inputs_too: bool,
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         size = info.batch_size
-        folded = [fold(t, d, size) for t, d in zip((inputs, weights, cotangent), in_dims[:3], strict=True)]
+        mapped = zip((inputs, weights, cotangent), in_dims[:3], strict=True)
+        folded = [front(t, d, size).flatten(0, 1) for t, d in mapped]
         of_inputs, of_weights = _pull(*folded, circuit, inputs_too)
-        return (unfold(of_inputs, size), unfold(of_weights, size)), (0, 0)
+        return (of_inputs.unflatten(0, (size, -1)), of_weights.unflatten(0, (size, -1))), (0, 0)
 
 
 _run: Any = _Run.apply

@@ -1,14 +1,15 @@
-"""Run a program on a batch: arrays of records in, arrays of records out.
+"""Run a plan on a batch: arrays of records in, arrays of records out.
 
-Records are laid out a lane each: angles (B, R) become (G, R, lanes) with G = ceil(B / lanes); lanes that are left
-over compute the circuit at angle 0 and are dropped. Memory per thread: 2 states of 2 * 2^W vectors of 64 bytes.
-Errors  CircuitError when the states do not fit the machine's memory.
+    own (K, B, Ro), shared (K, Rs), state (K, B, N) or None -> raw outputs (K, B, M)
+
+K sites have weights of their own, B records each. Records are laid out a lane each; lanes that are left over
+compute the circuit at angle 0 and are dropped. Groups of lanes are spread over threads where the work is worth it.
+Memory: 7 * 2^W vectors of 64 bytes a thread, and the final states (kept for the backward sweep up to 64 MiB).
+Errors  CircuitError when the states do not fit the machine's memory, or prepared amplitudes have no norm 1.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,160 +17,155 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qfed.errors import CircuitError
-from qfed.quantum.program import Program
+from qfed.quantum.plan import Plan
+from qfed.quantum.workers import VECTOR_BYTES, aligned, each_thread, scratch
 
-_VECTOR_BYTES = 64
-_local = threading.local()
-
+_KEEP_BYTES = 1 << 26
 Floats = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """dL/dangles (B, R) and dL/dstate (B, N) of every record, the latter None for circuits from |0...0>."""
+    """Per record: dL/down (K, B, Ro), dL/dshared (K, B, Rs), dL/dstate (K, B, N) or None."""
 
-    angles: Floats
+    own: Floats
+    shared: Floats
     state: Floats | None
 
 
-def forward(program: Program, angles: Floats, state: Floats | None) -> Floats:
-    """angles (B, R), state (B, N) or None -> raw outputs (B, M), in the dtype of angles."""
-    from qfed.quantum import kernel
-
-    batch, lanes = angles.shape[0], _lanes(angles.dtype)
-    if batch == 0:
-        return np.zeros((0, program.outputs), angles.dtype)
+def forward(plan: Plan, own: Floats, shared: Floats, state: Floats | None, *, keep: bool) -> tuple[Floats, Floats]:
+    """Raw outputs (K, B, M), and the final states for `backward` (empty unless `keep` and small enough)."""
+    sites, batch, _ = own.shape
+    lanes = VECTOR_BYTES // own.dtype.itemsize
+    per_site = -(-batch // lanes)
+    groups = sites * per_site
+    if groups == 0:
+        return np.zeros((sites, batch, plan.outputs), own.dtype), np.zeros((0, 0), own.dtype)
     _check_norms(state)
-    out = _aligned((_groups(batch, lanes), program.outputs, lanes), angles.dtype)
-    out[:] = 0
-    cosine, sine = _turns(angles, lanes)
-    kernel.forward(
-        0,
-        out.shape[0],
-        *_arrays(program),
-        cosine.reshape(out.shape[0], -1),
-        sine.reshape(out.shape[0], -1),
-        _initial(state, lanes, angles.dtype),
-        _workspace(program, angles.dtype)[0],
-        out.reshape(out.shape[0], -1),
-        program.size,
+    keep = keep and groups * 2 * plan.size * VECTOR_BYTES <= _KEEP_BYTES
+    final = aligned((groups if keep else 0, 2 * plan.size * lanes), own.dtype)
+    out = aligned((groups, plan.outputs * lanes), own.dtype)
+    arguments = (
+        per_site,
+        plan.wires,
+        *_arrays(plan),
+        *_tables(plan, own, shared, lanes),
+        _lay(state, own, lanes, groups),
     )
-    return _from_lanes(out, batch)
+
+    def work(first: int, last: int) -> None:
+        from qfed.quantum import kernel
+
+        kernel.forward(first, last, *arguments, scratch(plan, own.dtype), final, out)
+
+    each_thread(work, groups, _work(plan))
+    return _records(out.reshape(sites, per_site, plan.outputs, lanes), batch), final
 
 
-def backward(program: Program, angles: Floats, state: Floats | None, cotangent: Floats) -> Gradients:
-    """Per-record gradients of sum_m cotangent[b, m] out[b, m]."""
-    from qfed.quantum import kernel
+def backward(
+    plan: Plan, own: Floats, shared: Floats, state: Floats | None, cotangent: Floats, final: Floats
+) -> Gradients:
+    """Per-record gradients of sum_m cotangent[k, b, m] out[k, b, m]; `final` is what `forward` kept."""
+    sites, batch, _ = own.shape
+    lanes = VECTOR_BYTES // own.dtype.itemsize
+    per_site = -(-batch // lanes)
+    groups = sites * per_site
+    if groups == 0:
+        nothing = np.zeros((sites, batch, len(plan.shared)), own.dtype)
+        return Gradients(np.zeros_like(own), nothing, None if state is None else np.zeros_like(state))
+    gradient = aligned((groups, (plan.rows + 1) * lanes), own.dtype)
+    initial = _lay(state, own, lanes, groups)
+    of_initial = aligned(initial.shape, own.dtype)
+    cotangents = _lay(cotangent, own, lanes, groups)
+    arguments = (per_site, plan.wires, *_arrays(plan), *_tables(plan, own, shared, lanes), initial)
 
-    batch, lanes = angles.shape[0], _lanes(angles.dtype)
-    if batch == 0:
-        return Gradients(np.zeros_like(angles), None if state is None else np.zeros_like(state))
-    groups = _groups(batch, lanes)
-    gradient = _aligned((groups, angles.shape[1], lanes), angles.dtype)
-    initial = _initial(state, lanes, angles.dtype)
-    initial_gradient = _aligned(initial.shape, angles.dtype)
-    cosine, sine = _turns(angles, lanes)
-    psi, adjoint = _workspace(program, angles.dtype)
-    kernel.backward(
-        0,
-        groups,
-        *_arrays(program),
-        cosine.reshape(groups, -1),
-        sine.reshape(groups, -1),
-        initial,
-        psi,
-        adjoint,
-        _to_lanes(cotangent, lanes).reshape(groups, -1),
-        gradient.reshape(groups, -1),
-        initial_gradient,
-        program.size,
+    def work(first: int, last: int) -> None:
+        from qfed.quantum import kernel
+
+        kernel.backward(first, last, *arguments, scratch(plan, own.dtype), final, cotangents, gradient, of_initial)
+
+    each_thread(work, groups, 3 * _work(plan))
+    slopes = gradient.reshape(sites, per_site, plan.rows + 1, lanes)
+    return Gradients(
+        _records(slopes[:, :, plan.own], batch),
+        _records(slopes[:, :, plan.shared], batch),
+        None if state is None else _records(of_initial.reshape(sites, per_site, -1, lanes), batch),
     )
-    found = None
-    if state is not None:
-        found = _from_lanes(initial_gradient.reshape(groups, program.size, lanes), batch)
-    return Gradients(_from_lanes(gradient, batch), found)
 
 
-def compile_for(dtype: np.dtype[Any]) -> None:
-    """Compile (or load from the cache) the kernel of one dtype by running the smallest circuit."""
-    from qfed.quantum.program import Column
-
-    none = np.zeros((0, 4), np.int64)
-    program = Program(1, none, none, np.zeros(0), np.zeros((1, 2), np.int64), 1, (Column(0, 1),), "one", False, 0)
-    angles = np.zeros((1, 0), dtype)
-    forward(program, angles, None)
-    backward(program, angles, None, np.zeros((1, 1), dtype))
+def _work(plan: Plan) -> int:
+    """Vector operations of a group in a forward sweep, roughly."""
+    return plan.size * (8 + 12 * len(plan.blocks) + 4 * len(plan.folds) + plan.wires + 2 * len(plan.terms))
 
 
-def _arrays(program: Program) -> tuple[Any, ...]:
-    return program.rotations, program.terms, program.coefficients, program.outcomes
+def _arrays(plan: Plan) -> tuple[Any, ...]:
+    return (
+        plan.shared,
+        plan.own,
+        plan.prefix,
+        plan.steps,
+        plan.blocks,
+        plan.folds,
+        plan.members,
+        plan.diagonal,
+        plan.diagonal_coefficients,
+        plan.terms,
+        plan.coefficients,
+        plan.outcomes,
+    )
 
 
-def _lanes(dtype: np.dtype[Any]) -> int:
-    return _VECTOR_BYTES // dtype.itemsize
+def _tables(plan: Plan, own: Floats, shared: Floats, lanes: int) -> tuple[Floats, ...]:
+    """cos and sin of half the angles: shared (K, Rs), own (G, Ro * lanes); of the folds' phases (K, F, N)."""
+    groups = own.shape[0] * -(-own.shape[1] // lanes)
+    half = _lay(own, own, lanes, groups) * 0.5
+    half_shared = shared * 0.5
+    phases = np.empty((shared.shape[0], len(plan.folds), plan.size), own.dtype)
+    if len(plan.folds):
+        from qfed.quantum import kernel
 
-
-def _groups(batch: int, lanes: int) -> int:
-    return -(-batch // lanes)
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
-    """Uninitialised memory that starts on a cache line: a vector never straddles two."""
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    try:
-        raw = np.empty(nbytes + _VECTOR_BYTES, np.uint8)
-    except MemoryError as error:
-        raise CircuitError(
-            f"a state of the circuit needs {nbytes / 2**30:.1f} GiB, which this machine does not have; use fewer wires"
-        ) from error
-    start = -raw.ctypes.data % _VECTOR_BYTES
-    return raw[start : start + nbytes].view(dtype).reshape(shape)
-
-
-def _to_lanes(values: Floats, lanes: int) -> Floats:
-    """(B, K) -> (G, K, lanes)."""
-    batch, width = values.shape
-    groups = _groups(batch, lanes)
-    full = _aligned((groups, width, lanes), values.dtype)
-    whole = batch // lanes
-    full[:whole] = values[: whole * lanes].reshape(whole, lanes, width).transpose(0, 2, 1)
-    if whole < groups:
-        full[whole:] = 0
-        full[whole, :, : batch - whole * lanes] = values[whole * lanes :].T
-    return full
-
-
-def _from_lanes(values: Floats, batch: int) -> Floats:
-    """(G, K, lanes) -> (B, K)."""
-    groups, width, lanes = values.shape
-    return values.transpose(0, 2, 1).reshape(groups * lanes, width)[:batch]
-
-
-def _turns(angles: Floats, lanes: int) -> tuple[Floats, Floats]:
-    """cos (G, R, lanes) and (sin, -sin) (G, R, 2, lanes) of half the angles."""
-    half = _to_lanes(angles, lanes)
-    half *= 0.5
-    groups, rows, _ = half.shape
-    sine = _aligned((groups, rows, 2, lanes), angles.dtype)
+        for site, angles in enumerate(shared):
+            every = np.zeros(plan.rows, own.dtype)
+            every[plan.shared] = angles
+            kernel.phases(plan.folds, plan.members, every, phases[site])
     with np.errstate(invalid="ignore"):  # an infinite angle gives NaN in its own record
-        np.sin(half, out=sine[:, :, 0])
-        np.negative(sine[:, :, 0], out=sine[:, :, 1])
-        np.cos(half, out=half)
-    return half, sine
+        return (
+            np.cos(half_shared),
+            np.sin(half_shared),
+            np.cos(half),
+            np.sin(half),
+            np.cos(phases),
+            np.sin(phases),
+        )
 
 
-def _initial(state: Floats | None, lanes: int, dtype: np.dtype[Any]) -> Floats:
-    if state is None:
-        return np.empty((0, 0), dtype)
-    found = _to_lanes(state, lanes)
-    return found.reshape(found.shape[0], -1)
+def _lay(values: Floats | None, like: Floats, lanes: int, groups: int) -> Floats:
+    """(K, B, C) -> (G, C * lanes), a site's groups one after the other; nothing becomes (G, 0)."""
+    if values is None:
+        return np.empty((groups, 0), like.dtype)
+    sites, batch, width = values.shape
+    per_site = groups // sites
+    full = aligned((sites, per_site, width, lanes), like.dtype)
+    whole = batch // lanes
+    rest = batch - whole * lanes
+    full[:, :whole] = values[:, : whole * lanes].reshape(sites, whole, lanes, width).transpose(0, 1, 3, 2)
+    if rest:
+        full[:, whole, :, rest:] = 0
+        full[:, whole, :, :rest] = values[:, whole * lanes :].transpose(0, 2, 1)
+    return full.reshape(groups, width * lanes)
+
+
+def _records(values: Floats, batch: int) -> Floats:
+    """(K, groups, C, lanes) -> (K, B, C)."""
+    sites, per_site, width, lanes = values.shape
+    return values.transpose(0, 1, 3, 2).reshape(sites, per_site * lanes, width)[:, :batch]
 
 
 def _check_norms(state: Floats | None) -> None:
     """PennyLane's own check of prepared amplitudes, with its tolerance; NaN rows pass and stay NaN."""
     if state is None:
         return
-    norms = np.einsum("bn,bn->b", state, state)
+    norms = np.einsum("kbn,kbn->kb", state, state).reshape(-1)
     wrong = np.flatnonzero(np.abs(norms - 1) > 1e-3)
     if wrong.size:
         raise CircuitError(
@@ -178,24 +174,18 @@ def _check_norms(state: Floats | None) -> None:
         )
 
 
-def _workspace(program: Program, dtype: np.dtype[Any]) -> tuple[Floats, Floats]:
-    """Two states, kept by the thread and grown on demand."""
-    needed = 4 * program.size * _VECTOR_BYTES
-    _check_memory(program, needed)
-    kept: Floats | None = getattr(_local, "bytes", None)
-    if kept is None or kept.nbytes < needed:
-        _local.bytes = None
-        kept = _local.bytes = _aligned((needed,), np.dtype(np.uint8))
-    half = needed // 2
-    return kept[:half].view(dtype), kept[half:needed].view(dtype)
+def compile_for(dtype: np.dtype[Any]) -> None:
+    """Compile (or load from the cache) the kernel of one dtype by running a small circuit with a fold."""
+    from qfed.quantum.plan import make_plan
+    from qfed.quantum.program import Column, Program
 
-
-def _check_memory(program: Program, needed: int) -> None:
-    if needed < 1 << 26:
-        return
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > memory // 2:
-        raise CircuitError(
-            f"a circuit of wires={program.wires} needs {needed / 2**30:.1f} GiB a thread for its states, more than "
-            f"half of this machine's {memory / 2**30:.1f} GiB; use fewer wires"
-        )
+    rotations = np.array([[1, 1, 1, 0]] + [[4, 4 | z, -1, 2] for z in (1, 2, 3)], np.int64)
+    none = np.zeros((0, 4), np.int64)
+    outcomes = np.arange(4, dtype=np.int64).reshape(1, 4)
+    program = Program(2, rotations, none, np.zeros(0), outcomes, 4, (Column(0, 4),), "one", True, 0)
+    plan = make_plan(program, [1, 2, 3])
+    own, shared = np.zeros((1, 1, 1), dtype), np.zeros((1, 3), dtype)
+    state = np.zeros((1, 1, 4), dtype)
+    state[0, 0, 0] = 1
+    out, final = forward(plan, own, shared, state, keep=True)
+    backward(plan, own, shared, state, np.ones_like(out), final)

@@ -1,94 +1,123 @@
-"""The circuit as a differentiable torch function of angles, one set a record.
+"""The circuit as a differentiable torch function of angles.
 
-    out (B, M) = circuit(angles (B, R), state (B, N) or None)
+    out (K, B, M) = circuit(own (K, B, Ro), shared (K, Rs), state (K, B, N) or None)
 
-Every record has angles of its own, so nothing here mixes records: a gradient with respect to the angles is
-per record by construction, and a vmap is a larger batch. Works under autograd and torch.func (grad, vmap,
-jacrev); a second derivative is refused (CircuitError).
+Every record has its own angles `own`; the K sites have `shared` angles, one set for all records of a site. The
+kernel returns gradients per record for both, so a vmap is a larger batch (of records, or of sites where it runs
+over the weights). Works under autograd and torch.func (grad, vmap, jacrev); a second derivative is refused.
+The final states of a forward sweep are kept for the backward sweep, together with the arguments they belong to;
+other arguments (a vmap over cotangents, say) recompute them.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from qfed.errors import CircuitError
 from qfed.quantum import execute, torch_path
+from qfed.quantum.plan import Plan
 from qfed.quantum.program import Program
 
 TWICE = (
     "QuantumLayer has first derivatives only, and a second derivative (create_graph=True, hessian) was asked for; "
     "differentiate once, or use PennyLane's qml.qnn.TorchLayer for that experiment"
 )
+_EMPTY = np.zeros((0, 0))
 
 
-def circuit(program: Program, angles: Tensor, state: Tensor | None) -> Tensor:
-    """Raw outputs of the program for a batch; see the module's docstring."""
-    found: Tensor = _forward(angles, state, program)
-    return found
+class Sweep:
+    """One forward sweep: what to run, and the final states it left for the backward sweep."""
+
+    def __init__(self, program: Program, plan: Plan, *, keep: bool) -> None:
+        self.program = program
+        self.plan = plan
+        self.keep = keep
+        self._arguments: tuple[Any, ...] = ()
+        self._final: Any = _EMPTY
+
+    def forward(self, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:
+        """Raw outputs (K, B, M)."""
+        if own.device.type != "cpu":
+            return torch_path.forward(self.program, self.plan, own, shared, state)
+        arguments = _array(own), _array(shared), None if state is None else _array(state)
+        out, final = execute.forward(self.plan, *arguments, keep=self.keep)
+        if final.shape[0]:  # copies: what the caller does to its tensors must not look like the same arguments
+            self._arguments = tuple(None if a is None else a.copy() for a in arguments)
+            self._final = final
+        return torch.from_numpy(out)
+
+    def backward(
+        self, own: Tensor, shared: Tensor, state: Tensor | None, cotangent: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Per-record gradients: own (K, B, Ro), shared (K, B, Rs), state (K, B, N) (empty without state)."""
+        if own.device.type != "cpu":
+            return torch_path.backward(self.program, self.plan, own, shared, state, cotangent)
+        arguments = _array(own), _array(shared), None if state is None else _array(state)
+        same = len(self._arguments) == 3 and all(map(_equal, arguments, self._arguments))
+        final = self._final if same else _EMPTY.astype(arguments[0].dtype)
+        found = execute.backward(self.plan, *arguments, _array(cotangent), final)
+        of_state = own.new_zeros(0) if found.state is None else torch.from_numpy(found.state)
+        return torch.from_numpy(found.own), torch.from_numpy(found.shared), of_state
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a is b or (a is not None and b is not None and np.array_equal(a, b))
 
 
 def _array(tensor: Tensor) -> Any:
-    return tensor.detach().cpu().contiguous().numpy()
+    return tensor.detach().contiguous().numpy()
 
 
-def fold(value: Tensor | None, dim: int | None, size: int) -> Tensor | None:
-    """A vmapped argument (V at `dim`) or an unmapped one -> (V * B, ...)."""
-    if value is None:
-        return None
-    moved = value.unsqueeze(0).expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
-    return moved.reshape(-1, *moved.shape[2:])
-
-
-def unfold(value: Tensor, size: int) -> Tensor:
-    return value.reshape(size, value.shape[0] // size, *value.shape[1:])
+def circuit(sweep: Sweep, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:
+    """Raw outputs (B, M) of one site: own (B, Ro), shared (Rs,), state (B, N) or None."""
+    lifted = None if state is None else state.unsqueeze(0)
+    found: Tensor = _forward(own.unsqueeze(0), shared.unsqueeze(0), lifted, sweep)
+    return found.squeeze(0)
 
 
 class _Forward(torch.autograd.Function):
     @staticmethod
-    def forward(angles: Tensor, state: Tensor | None, program: Program) -> Tensor:
-        if angles.device.type != "cpu":
-            return torch_path.forward(program, angles, state)
-        out = execute.forward(program, _array(angles), None if state is None else _array(state))
-        return torch.from_numpy(out).to(angles)
+    def forward(own: Tensor, shared: Tensor, state: Tensor | None, sweep: Sweep) -> Tensor:
+        return sweep.forward(own, shared, state)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        angles, state, program = inputs
-        ctx.save_for_backward(angles, state)
-        ctx.program = program
+        own, shared, state, sweep = inputs
+        ctx.save_for_backward(own, shared, state)
+        ctx.sweep = sweep
 
     @staticmethod
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        angles, state = ctx.saved_tensors
-        found = _backward(angles, state, cotangent, ctx.program)
-        return found[0], found[1] if state is not None else None, None
+        own, shared, state = ctx.saved_tensors
+        of_own, of_shared, of_state = _backward(own, shared, state, cotangent, ctx.sweep)
+        return of_own, of_shared.sum(1), None if state is None else of_state, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Any:
         raise CircuitError("QuantumLayer has reverse-mode derivatives only; use torch.func.jacrev instead of jacfwd")
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, angles: Tensor, state: Tensor | None, program: Program) -> tuple[Tensor, int]:
-        size = info.batch_size
-        folded = fold(angles, in_dims[0], size)
-        out = _forward(folded, fold(state, in_dims[1], size), program)
-        return unfold(out, size), 0
+    def vmap(
+        info: Any, in_dims: Any, own: Tensor, shared: Tensor, state: Tensor | None, sweep: Sweep
+    ) -> tuple[Tensor, int]:
+        fold = _Fold(info.batch_size, own, in_dims[0], in_dims[1] is not None)
+        inputs = fold.records(own, in_dims[0]), fold.sites(shared, in_dims[1]), fold.records(state, in_dims[2])
+        return fold.unfold(_forward(*inputs, sweep)), 0
 
 
 class _Backward(torch.autograd.Function):
     """A function of its own, so that a vmap over the cotangent or the records works and a second derivative not."""
 
     @staticmethod
-    def forward(angles: Tensor, state: Tensor | None, cotangent: Tensor, program: Program) -> tuple[Tensor, Tensor]:
-        if angles.device.type != "cpu":
-            gradient, pulled = torch_path.backward(program, angles, state, cotangent)
-            return gradient, angles.new_zeros(0) if pulled is None else pulled
-        found = execute.backward(program, _array(angles), None if state is None else _array(state), _array(cotangent))
-        of_state = angles.new_zeros(0) if found.state is None else torch.from_numpy(found.state).to(angles)
-        return torch.from_numpy(found.angles).to(angles), of_state
+    def forward(
+        own: Tensor, shared: Tensor, state: Tensor | None, cotangent: Tensor, sweep: Sweep
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return sweep.backward(own, shared, state, cotangent)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -104,18 +133,56 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def vmap(
-        info: Any, in_dims: Any, angles: Tensor, state: Tensor | None, cotangent: Tensor, program: Program
-    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int | None]]:
-        size = info.batch_size
-        of_angles, of_state = _backward(
-            fold(angles, in_dims[0], size),
-            fold(state, in_dims[1], size),
-            fold(cotangent, in_dims[2], size),
-            program,
+        info: Any, in_dims: Any, own: Tensor, shared: Tensor, state: Tensor | None, cotangent: Tensor, sweep: Sweep
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[int, int, int | None]]:
+        fold = _Fold(info.batch_size, own, in_dims[0], in_dims[1] is not None)
+        of_own, of_shared, of_state = _backward(
+            fold.records(own, in_dims[0]),
+            fold.sites(shared, in_dims[1]),
+            fold.records(state, in_dims[2]),
+            fold.records(cotangent, in_dims[3]),
+            sweep,
         )
-        if state is None:
-            return (unfold(of_angles, size), of_state), (0, None)
-        return (unfold(of_angles, size), unfold(of_state, size)), (0, 0)
+        found = fold.unfold(of_own), fold.unfold(of_shared), of_state if state is None else fold.unfold(of_state)
+        return found, (0, 0, None if state is None else 0)
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A vmap over V: more records of the same sites, or (where it maps the shared angles) more sites."""
+
+    size: int
+    own: Tensor
+    own_dim: int | None
+    over_sites: bool
+
+    def records(self, value: Tensor | None, dim: int | None) -> Tensor:
+        """(K, B, C), mapped at `dim` or not -> (K, V B, C), or (V K, B, C) over sites."""
+        if value is None:
+            return value  # type: ignore[return-value]
+        mapped = front(value, dim, self.size)
+        if self.over_sites:
+            return mapped.flatten(0, 1)
+        return mapped.transpose(0, 1).flatten(1, 2)
+
+    def sites(self, value: Tensor, dim: int | None) -> Tensor:
+        """(K, C) -> (K, C), or (V K, C) over sites."""
+        return front(value, dim, self.size).flatten(0, 1) if self.over_sites else value
+
+    def unfold(self, value: Tensor) -> Tensor:
+        """The inverse of `records`, V in front."""
+        shape = list(self.own.shape)
+        if self.own_dim is not None:
+            del shape[self.own_dim]
+        sites, batch, _ = shape
+        if self.over_sites:
+            return value.reshape(self.size, sites, batch, value.shape[-1])
+        return value.reshape(sites, self.size, batch, value.shape[-1]).transpose(0, 1)
+
+
+def front(value: Tensor, dim: int | None, size: int) -> Tensor:
+    """The mapped dimension in front; an unmapped value is repeated."""
+    return value.unsqueeze(0).expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
 # torch's stubs leave `apply` untyped

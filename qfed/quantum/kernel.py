@@ -1,192 +1,223 @@
-"""The compiled kernel: forward and adjoint sweep of any program, a group of records (one a lane) at a time.
+"""The compiled kernel: forward and adjoint sweep of any plan, a group of records (one a lane) at a time.
 
-    forward   S <- R_1 ... R_r S_0,   out[m] = sum_terms c (S, P S)
-    adjoint   L = sum_m cot[m] P_m S;   for r = R..1:  dL/dt_r = sum_pairs e (L_a S_b - L_b S_a),
-              then S <- R_r^-1 S, L <- R_r^-1 L;   dL/dS_0 = 2 L
+    forward   S <- step_T .. step_1 S_0,   out[m] = sum_terms c (S, P S)
+    adjoint   L = sum_m cot[m] P_m S;  for each rotation, last first:  dL/dt = sum_pairs e (L_a S_b - L_b S_a),
+              then S <- R^-1 S, L <- R^-1 L;   dL/dS_0 = 2 L
 
 (Jones & Gacon, arXiv:2009.02823, adjoint differentiation; here in the real form of program.py.)
-Two states a group, whatever the depth. Arrays of vectors: state (2N,), cosine (R,), sine (2R,): +s, -s.
-A NaN in one record's angles stays in that record's lane. Errors none: shapes are checked by execute.py.
+Two states a group, whatever the depth. A plan is data, so one compilation a dtype serves all circuits. `scratch`
+holds the working arrays of vectors of one thread, in the order of `scratch_vectors`. A NaN in one record's angles
+stays in that record's lane. No checks here: shapes are execute.py's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from numba import njit
-
+from qfed.quantum import blocks, product, walsh
+from qfed.quantum import measure as measuring
 from qfed.quantum.cache import keep_on_disk
-from qfed.quantum.lanes import add, fill, fma, load, mul, neg, parity, store
+from qfed.quantum.compiler import compiled
+from qfed.quantum.lanes import fill, load, mul, neg, store
+
+_rotate_block, _undo_block = blocks.rotate_block, blocks.undo_block
+_apply_fold, _undo_fold = walsh.apply_fold, walsh.undo_fold
+_single_wires, _build, _pull_wires, _undo_wires = (
+    product.single_wires,
+    product.build,
+    product.pull,
+    product.undo_wires,
+)
+_measure, _pull = measuring.measure, measuring.pull
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    return njit(nogil=True, error_model="numpy")(function)
+def scratch_vectors(size: int, wires: int, rows: int) -> int:
+    """Vectors of scratch: S, L, partial products (2N each), transform (N), tables, slopes, single wires, units."""
+    return 7 * size + 4 * (rows + 1) + 8 * wires + 2
 
 
-@_compiled
-def _start(state: Any, initial: Any, has_initial: bool, size: int) -> None:
+@compiled
+def _fill_tables(
+    cosine: Any, sine: Any, shared: Any, own: Any, shared_cosine: Any, shared_sine: Any, own_cosine: Any, own_sine: Any
+) -> None:
+    for j in range(shared.shape[0]):
+        row = shared[j]
+        s = fill(cosine, shared_sine[j])
+        store(cosine, row, fill(cosine, shared_cosine[j]))
+        store(sine, 2 * row, s)
+        store(sine, 2 * row + 1, neg(s))
+    for j in range(own.shape[0]):
+        row = own[j]
+        s = load(own_sine, j)
+        store(cosine, row, load(own_cosine, j))
+        store(sine, 2 * row, s)
+        store(sine, 2 * row + 1, neg(s))
+    rows = shared.shape[0] + own.shape[0]
+    store(cosine, rows, fill(cosine, 1.0))
+    store(sine, 2 * rows, fill(cosine, 0.0))
+    store(sine, 2 * rows + 1, fill(cosine, 0.0))
+
+
+@compiled
+def _start(state: Any, partial: Any, wires: Any, prefix: Any, cosine: Any, sine: Any, initial: Any, count: int) -> None:
+    """S <- S_0: prepared amplitudes, a product state, or |0...0>."""
+    size = 1 << count
+    if prefix.shape[0] > 0:
+        _single_wires(prefix, cosine, sine, wires, count)
+        _build(wires, partial, state, count)
+        return
     zero = fill(state, 0.0)
-    if has_initial:
-        for p in range(size):
+    for q in range(2 * size):
+        store(state, q, zero)
+    if initial.shape[0] > 0:
+        for p in range(initial.shape[0] // (64 // state.itemsize)):
             store(state, p, load(initial, p))
-            store(state, p + size, zero)
     else:
-        for q in range(2 * size):
-            store(state, q, zero)
         store(state, 0, fill(state, 1.0))
 
 
-@_compiled
-def _rotate(state: Any, x: int, z: int, negative: int, pivot: int, c: Any, sine: Any, r: int, size: int) -> None:
-    """S <- R S, or its inverse with negative flipped."""
-    low = (1 << pivot) - 1
-    for i in range(size):
-        a = ((i & ~low) << 1) | (i & low)
-        b = a ^ x
-        s = load(sine, 2 * r + (parity(z & b) ^ negative))
-        va = load(state, a)
-        vb = load(state, b)
-        store(state, a, fma(s, vb, mul(c, va)))
-        store(state, b, fma(neg(s), va, mul(c, vb)))
-
-
-@_compiled
-def _undo(
-    state: Any, adjoint: Any, x: int, z: int, negative: int, pivot: int, c: Any, sine: Any, r: int, size: int
-) -> Any:
-    """S, L <- R^-1 S, R^-1 L; returns dL/dt."""
-    low = (1 << pivot) - 1
-    plus = fill(state, 0.0)
-    minus = fill(state, 0.0)
-    for i in range(size):
-        a = ((i & ~low) << 1) | (i & low)
-        b = a ^ x
-        odd = parity(z & b) ^ negative
-        s = load(sine, 2 * r + (odd ^ 1))
-        sa = load(state, a)
-        sb = load(state, b)
-        la = load(adjoint, a)
-        lb = load(adjoint, b)
-        if odd:
-            minus = fma(la, sb, fma(neg(lb), sa, minus))
-        else:
-            plus = fma(la, sb, fma(neg(lb), sa, plus))
-        store(state, a, fma(s, sb, mul(c, sa)))
-        store(state, b, fma(neg(s), sa, mul(c, sb)))
-        store(adjoint, a, fma(s, lb, mul(c, la)))
-        store(adjoint, b, fma(neg(s), la, mul(c, lb)))
-    return add(plus, neg(minus))
-
-
-@_compiled
-def _evolve(state: Any, rotations: Any, cosine: Any, sine: Any, size: int) -> None:
-    for r in range(rotations.shape[0]):
-        negative = 1 if rotations[r, 2] < 0 else 0
-        _rotate(state, rotations[r, 0], rotations[r, 1], negative, rotations[r, 3], load(cosine, r), sine, r, size)
-
-
-@_compiled
-def _measure(state: Any, terms: Any, coefficients: Any, outcomes: Any, out: Any, size: int) -> None:
-    for t in range(terms.shape[0]):
-        x = terms[t, 0]
-        z = terms[t, 1]
-        plus = fill(state, 0.0)
-        minus = fill(state, 0.0)
-        for q in range(2 * size):
-            v = load(state, q)
-            if parity(z & (q ^ x)):
-                minus = fma(v, load(state, q ^ x), minus)
-            else:
-                plus = fma(v, load(state, q ^ x), plus)
-        value = mul(fill(state, coefficients[t] * terms[t, 2]), add(plus, neg(minus)))
-        store(out, terms[t, 3], add(load(out, terms[t, 3]), value))
-    for k in range(outcomes.shape[0]):
-        for p in range(size):
-            re = load(state, p)
-            im = load(state, p + size)
-            store(out, outcomes[k, p], fma(re, re, fma(im, im, load(out, outcomes[k, p]))))
-
-
-@_compiled
-def _pull(state: Any, adjoint: Any, terms: Any, coefficients: Any, outcomes: Any, cotangent: Any, size: int) -> None:
-    """L = sum_m cot[m] P_m S."""
-    zero = fill(state, 0.0)
-    for q in range(2 * size):
-        store(adjoint, q, zero)
-    for t in range(terms.shape[0]):
-        x = terms[t, 0]
-        z = terms[t, 1]
-        c = mul(fill(state, coefficients[t] * terms[t, 2]), load(cotangent, terms[t, 3]))
-        d = neg(c)
-        for q in range(2 * size):
-            f = d if parity(z & (q ^ x)) else c
-            store(adjoint, q, fma(f, load(state, q ^ x), load(adjoint, q)))
-    for k in range(outcomes.shape[0]):
-        for p in range(size):
-            c = load(cotangent, outcomes[k, p])
-            store(adjoint, p, fma(c, load(state, p), load(adjoint, p)))
-            store(adjoint, p + size, fma(c, load(state, p + size), load(adjoint, p + size)))
-
-
-@_compiled
+@compiled
 def forward(
     first: int,
     last: int,
-    rotations: Any,
+    groups_per_site: int,
+    count: int,
+    shared: Any,
+    own: Any,
+    prefix: Any,
+    steps: Any,
+    block_rows: Any,
+    folds: Any,
+    members: Any,
+    diagonal: Any,
+    diagonal_coefficients: Any,
     terms: Any,
     coefficients: Any,
     outcomes: Any,
-    cosine: Any,
-    sine: Any,
+    shared_cosine: Any,
+    shared_sine: Any,
+    own_cosine: Any,
+    own_sine: Any,
+    fold_cosine: Any,
+    fold_sine: Any,
     initial: Any,
-    state: Any,
+    scratch: Any,
+    final: Any,
     out: Any,
-    size: int,
 ) -> None:
-    """Groups first..last: out (G, M, lanes) += measurements of the circuit."""
-    has_initial = initial.shape[0] > 0
+    """Groups first..last: out (G, M, lanes) and, where `final` has rows, the final state (G, 2N, lanes)."""
+    size = 1 << count
+    lanes = 64 // scratch.itemsize
+    rows = shared.shape[0] + own.shape[0]
+    partial = scratch[4 * size * lanes : 6 * size * lanes]
+    work = scratch[6 * size * lanes : 7 * size * lanes]
+    tables = scratch[7 * size * lanes :]
+    cosine = tables[: (rows + 1) * lanes]
+    sine = tables[(rows + 1) * lanes : 3 * (rows + 1) * lanes]
+    wires = tables[4 * (rows + 1) * lanes :]
     for g in range(first, last):
-        _start(state, initial[g if has_initial else 0 : g + 1].ravel(), has_initial, size)
-        _evolve(state, rotations, cosine[g], sine[g], size)
-        _measure(state, terms, coefficients, outcomes, out[g], size)
+        site = g // groups_per_site
+        state = final[g] if final.shape[0] > 0 else scratch[: 2 * size * lanes]
+        _fill_tables(cosine, sine, shared, own, shared_cosine[site], shared_sine[site], own_cosine[g], own_sine[g])
+        _start(state, partial, wires, prefix, cosine, sine, initial[g], count)
+        for t in range(steps.shape[0]):
+            if steps[t, 0] == 0:
+                _rotate_block(state, block_rows[steps[t, 1]], cosine, sine, size)
+            else:
+                f = steps[t, 1]
+                _apply_fold(state, fold_cosine[site, f], fold_sine[site, f], size)
+        _measure(state, diagonal, diagonal_coefficients, terms, coefficients, outcomes, work, out[g], size)
 
 
-@_compiled
+@compiled
 def backward(
     first: int,
     last: int,
-    rotations: Any,
+    groups_per_site: int,
+    count: int,
+    shared: Any,
+    own: Any,
+    prefix: Any,
+    steps: Any,
+    block_rows: Any,
+    folds: Any,
+    members: Any,
+    diagonal: Any,
+    diagonal_coefficients: Any,
     terms: Any,
     coefficients: Any,
     outcomes: Any,
-    cosine: Any,
-    sine: Any,
+    shared_cosine: Any,
+    shared_sine: Any,
+    own_cosine: Any,
+    own_sine: Any,
+    fold_cosine: Any,
+    fold_sine: Any,
     initial: Any,
-    state: Any,
-    adjoint: Any,
+    scratch: Any,
+    final: Any,
     cotangent: Any,
     gradient: Any,
     initial_gradient: Any,
-    size: int,
 ) -> None:
-    """Groups first..last: gradient (G, R, lanes) and initial_gradient (G, N, lanes) per record."""
-    has_initial = initial.shape[0] > 0
+    """Groups first..last: per-record gradient (G, R + 1, lanes) and initial_gradient (G, N, lanes)."""
+    size = 1 << count
+    lanes = 64 // scratch.itemsize
+    rows = shared.shape[0] + own.shape[0]
+    state = scratch[: 2 * size * lanes]
+    adjoint = scratch[2 * size * lanes : 4 * size * lanes]
+    partial = scratch[4 * size * lanes : 6 * size * lanes]
+    work = scratch[6 * size * lanes : 7 * size * lanes]
+    tables = scratch[7 * size * lanes :]
+    cosine = tables[: (rows + 1) * lanes]
+    sine = tables[(rows + 1) * lanes : 3 * (rows + 1) * lanes]
+    wires = tables[4 * (rows + 1) * lanes :]
+    pulled = wires[4 * count * lanes :]
+    unit = pulled[4 * count * lanes :]
+    store(unit, 0, fill(unit, 1.0))
+    store(unit, 1, fill(unit, -1.0))
     for g in range(first, last):
-        _start(state, initial[g if has_initial else 0 : g + 1].ravel(), has_initial, size)
-        _evolve(state, rotations, cosine[g], sine[g], size)
-        _pull(state, adjoint, terms, coefficients, outcomes, cotangent[g], size)
-        for i in range(rotations.shape[0]):
-            r = rotations.shape[0] - 1 - i
-            negative = 1 if rotations[r, 2] < 0 else 0
-            x = rotations[r, 0]
-            z = rotations[r, 1]
-            slope = _undo(state, adjoint, x, z, negative, rotations[r, 3], load(cosine[g], r), sine[g], r, size)
-            store(gradient[g], r, slope)
-        if has_initial:
+        site = g // groups_per_site
+        _fill_tables(cosine, sine, shared, own, shared_cosine[site], shared_sine[site], own_cosine[g], own_sine[g])
+        if prefix.shape[0] > 0 or final.shape[0] == 0:
+            _start(state, partial, wires, prefix, cosine, sine, initial[g], count)
+        if final.shape[0] > 0:
+            state[:] = final[g]
+        else:
+            for t in range(steps.shape[0]):
+                if steps[t, 0] == 0:
+                    _rotate_block(state, block_rows[steps[t, 1]], cosine, sine, size)
+                else:
+                    f = steps[t, 1]
+                    _apply_fold(state, fold_cosine[site, f], fold_sine[site, f], size)
+        _pull(state, adjoint, diagonal, diagonal_coefficients, terms, coefficients, outcomes, cotangent[g], work, size)
+        slopes = gradient[g]
+        for i in range(steps.shape[0]):
+            t = steps.shape[0] - 1 - i
+            if steps[t, 0] == 0:
+                _undo_block(state, adjoint, block_rows[steps[t, 1]], cosine, sine, unit, slopes, size)
+            else:
+                f = steps[t, 1]
+                _undo_fold(
+                    state,
+                    adjoint,
+                    fold_cosine[site, f],
+                    fold_sine[site, f],
+                    members,
+                    folds[f, 0],
+                    folds[f, 1],
+                    work,
+                    slopes,
+                    size,
+                )
+        if prefix.shape[0] > 0:
+            _pull_wires(wires, partial, adjoint, pulled, count)
+            _undo_wires(prefix, cosine, sine, wires, pulled, slopes)
+        if initial.shape[1] > 0:
             two = fill(state, 2.0)
-            for p in range(size):
+            for p in range(initial.shape[1] // lanes):
                 store(initial_gradient[g], p, mul(two, load(adjoint, p)))
 
 
-keep_on_disk(forward, backward)
+phases = walsh.fold_phases
+keep_on_disk(forward, backward, phases)

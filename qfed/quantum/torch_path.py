@@ -2,7 +2,7 @@
 
 Same mathematics as kernel.py, vectorised over the batch instead of compiled: a rotation is a gather and two
 multiply-adds over S (2N, B). Runs on any torch device; on a CPU it only serves as a check of the kernel.
-Shapes  angles (B, R), state (B, N) -> raw outputs (B, M).      Cost  R passes over the state, two states in memory.
+Cost  R passes over the state, two states in memory.
 """
 
 from __future__ import annotations
@@ -10,18 +10,25 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qfed.quantum.plan import Plan
 from qfed.quantum.program import Program
 
 
-def forward(program: Program, angles: Tensor, state: Tensor | None) -> Tensor:
-    """Raw outputs (B, M)."""
-    return _measure(program, _final(program, angles, state)).T.contiguous()
+def forward(program: Program, plan: Plan, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:
+    """own (K, B, Ro), shared (K, Rs) -> raw outputs (K, B, M)."""
+    sites, batch = own.shape[:2]
+    psi = _final(program, _angles(plan, own, shared), None if state is None else state.flatten(0, 1))
+    return _measure(program, psi).T.reshape(sites, batch, program.outputs)
 
 
-def backward(program: Program, angles: Tensor, state: Tensor | None, cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Per-record gradients with respect to angles (B, R) and state (B, N)."""
-    psi = _final(program, angles, state)
-    adjoint = _pull(program, psi, cotangent.T)
+def backward(
+    program: Program, plan: Plan, own: Tensor, shared: Tensor, state: Tensor | None, cotangent: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per-record gradients: own (K, B, Ro), shared (K, B, Rs), state (K, B, N) (empty without state)."""
+    sites, batch = own.shape[:2]
+    angles = _angles(plan, own, shared)
+    psi = _final(program, angles, None if state is None else state.flatten(0, 1))
+    adjoint = _pull(program, psi, cotangent.flatten(0, 1).T)
     half = angles.T * 0.5
     gradient = torch.empty_like(half)
     for r in reversed(range(half.shape[0])):
@@ -31,7 +38,17 @@ def backward(program: Program, angles: Tensor, state: Tensor | None, cotangent: 
         cosine, sine = torch.cos(half[r]), torch.sin(half[r])
         psi = cosine * psi - sine * turned
         adjoint = cosine * adjoint - sine * sign * adjoint[index]
-    return gradient.T.contiguous(), None if state is None else 2 * adjoint[: program.size].T
+    slopes = gradient.T.reshape(sites, batch, -1)
+    of_state = own.new_zeros(0) if state is None else 2 * adjoint[: program.size].T.reshape(state.shape)
+    return slopes[..., torch.from_numpy(plan.own)], slopes[..., torch.from_numpy(plan.shared)], of_state
+
+
+def _angles(plan: Plan, own: Tensor, shared: Tensor) -> Tensor:
+    """(K B, R)."""
+    angles = own.new_zeros(*own.shape[:2], plan.rows)
+    angles[..., torch.from_numpy(plan.own)] = own
+    angles[..., torch.from_numpy(plan.shared)] = shared.unsqueeze(1)
+    return angles.flatten(0, 1)
 
 
 def _coupling(program: Program, row: object, like: Tensor) -> tuple[Tensor, Tensor]:

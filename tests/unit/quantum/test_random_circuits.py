@@ -7,7 +7,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qfed.quantum import QuantumLayer, execute, torch_path
+from qfed.quantum import QuantumLayer, torch_path
+from qfed.quantum.functional import Sweep
 from qfed.quantum.persample import grad_sample
 
 # default.qubit multiplies torch tensors by NumPy scalars
@@ -77,16 +78,20 @@ def check_torch_path(layer, x, cotangent):
     compiled = layer.runner(FEATURES)
     if any(c.square is not None for c in compiled.program.columns):
         return  # the raw outputs of a variance are not the layer's
-    angles = compiled.angles(x, layer.w.detach())
-    state = None if compiled.state is None else compiled.state(x, layer.w.detach())
-    as_array = None if state is None else state.numpy()
-    want = execute.forward(compiled.program, angles.numpy(), as_array)
-    assert np.allclose(torch_path.forward(compiled.program, angles, state), want, atol=1e-12)
-    gradients = execute.backward(compiled.program, angles.numpy(), as_array, cotangent.numpy())
-    of_angles, of_state = torch_path.backward(compiled.program, angles, state, cotangent)
-    assert np.allclose(of_angles, gradients.angles, atol=1e-12)
-    if state is not None:
-        assert np.allclose(of_state, gradients.state, atol=1e-12)
+    w = layer.w.detach()
+    own, shared = compiled.angles.own(x, w).unsqueeze(0), compiled.angles.shared(w).unsqueeze(0)
+    state = None if compiled.state is None else compiled.state.own(x, w).unsqueeze(0)
+    sweep = Sweep(compiled.program, compiled.plan, keep=True)
+    arguments = (compiled.program, compiled.plan, own, shared, state)
+    assert torch.allclose(torch_path.forward(*arguments), sweep.forward(own, shared, state), atol=1e-12)
+    wanted = sweep.backward(own, shared, state, cotangent.unsqueeze(0))
+    found = torch_path.backward(*arguments, cotangent.unsqueeze(0))
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+    own[0, 0] += 1  # other arguments than those of the kept final states
+    wanted = Sweep(compiled.program, compiled.plan, keep=False).backward(own, shared, state, cotangent.unsqueeze(0))
+    for a, b in zip(sweep.backward(own, shared, state, cotangent.unsqueeze(0)), wanted, strict=True):
+        assert torch.equal(a, b)
 
 
 def check(seed):
