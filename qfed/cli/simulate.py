@@ -31,6 +31,7 @@ def simulate(
     console = Console()
     with console.status("loading the libraries"):
         from qfed.report import final_table
+        from qfed.report.units import epsilon
         from qfed.simulation import Step, simulate
     bars: dict[int, TaskID] = {}
     with Progress(
@@ -49,7 +50,7 @@ def simulate(
                 bars[step.part] = display.add_task(step.label, total=step.rounds, figures="")
             figures = f"score {step.score:.3f}" if step.score is not None else ""
             if step.epsilon is not None:
-                figures += f"  ε {step.epsilon:.2f}"
+                figures += f"  ε {epsilon(step.epsilon)}"
             display.update(bars[step.part], completed=step.round)
             if figures:
                 display.update(bars[step.part], figures=figures)

@@ -60,6 +60,8 @@ class RoundRecord(Record):
     """Bytes from all sites to the aggregator, key set-up included."""
     bytes_down: int = 0
     """Bytes from the aggregator to all sites."""
+    bytes: dict[str, int] = {}
+    """Bytes of each phase, both ways: key set-up, train, unmask, recovery."""
     seconds: dict[str, float] = {}
     """Wall time of each phase."""
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 
 from qfed.config import RunConfig, load_config, to_toml
 from qfed.errors import StateError
+from qfed.federation.files import write_atomically
 from qfed.federation.result import RoundRecord, Score
 
 
@@ -115,13 +115,3 @@ class RunFolder:
             taken_part=dict(history["taken_part"]),
             status=history["status"],
         )
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader, or a crash, meets the old content or the new, synced to disk."""
-    draft = path.with_name(path.name + ".new")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

@@ -13,7 +13,7 @@ Adjacency: zero-out, which adding or removing a record bounds.   Cost  PLD about
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,6 +26,8 @@ from qfed.errors import ConfigError
 _GRID = 1e-3
 LARGEST_SIGMA = 1e4
 """A noise multiplier beyond this leaves nothing to learn; a budget that needs it is too small."""
+_ORDERS = (*range(2, 65), 96, 128, 192, 256, 512, 1024)
+"""Renyi orders; any set of them gives a valid bound, and whole ones need no series that may not converge."""
 _ADJACENCY = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 
 
@@ -66,7 +68,7 @@ def epsilon_of(releases: Sequence[Releases], delta: float, *, fixed: bool = True
 
 @lru_cache(maxsize=4096)
 def _composed(parts: tuple[Releases, ...], delta: float, fixed: bool) -> float:
-    accountant = PLDAccountant(_ADJACENCY, _GRID) if fixed else RdpAccountant(neighboring_relation=_ADJACENCY)
+    accountant = PLDAccountant(_ADJACENCY, _GRID) if fixed else RdpAccountant(_ORDERS, _ADJACENCY)
     for part in parts:
         accountant.compose(part.event)
     return float(accountant.get_epsilon(delta))
@@ -91,16 +93,24 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
     if sampling_rate == 1:
         sigma = float(dp_accounting.get_sigma_gaussian(epsilon, delta)) * math.sqrt(steps)
     else:
-        sigma = float(
-            dp_accounting.calibrate_dp_mechanism(
-                lambda: PLDAccountant(_ADJACENCY, _GRID),
-                lambda value: Releases(sampling_rate, value, steps).event,
-                epsilon,
-                delta,
-                dp_accounting.LowerEndpointAndGuess(0.05, 1.0),
-                tol=1e-4,
-            )
-        )
+        sigma = _search(epsilon, delta, sampling_rate, steps)
     while spent(sigma) > epsilon:  # the searches end within a tolerance, on either side
         sigma *= 1 + 1e-6
     return sigma
+
+
+def _search(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
+    """Noise for a subsampled plan: the Renyi bound is quick and a little too high, so PLD searches just below it."""
+
+    def event(sigma: float) -> dp_accounting.DpEvent:
+        return Releases(sampling_rate, sigma, steps).event
+
+    def solve(accountant: Callable[[], dp_accounting.PrivacyAccountant], low: float, high: float, tol: float) -> float:
+        bracket = dp_accounting.ExplicitBracketInterval(low, high)
+        return float(dp_accounting.calibrate_dp_mechanism(accountant, event, epsilon, delta, bracket, tol=tol))
+
+    above = solve(lambda: RdpAccountant(_ORDERS, _ADJACENCY), 0.05, LARGEST_SIGMA, 1e-3)
+    below = 0.8 * above
+    while below > 0.05 and epsilon_of([Releases(sampling_rate, below, steps)], delta) <= epsilon:
+        above, below = below, 0.8 * below
+    return solve(lambda: PLDAccountant(_ADJACENCY, _GRID), below, above, 2e-4 * above)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from qfed.errors import ConfigError
+from qfed.federation.files import write_atomically
 from qfed.federation.result import FORMAT, RunResult
 
 RESULT_FILE = "result.json"
@@ -30,7 +30,7 @@ def write_result(result: RunResult, folder: str | os.PathLike[str]) -> Path:
     if (where := _not_finite(tree)) is not None:
         raise ConfigError(f"{RESULT_FILE} holds finite numbers only, got {where}; the run diverged or was not measured")
     text = json.dumps(result.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    return replace_file(Path(folder) / RESULT_FILE, text + "\n")
+    return write_atomically(Path(folder) / RESULT_FILE, (text + "\n").encode())
 
 
 def read_result(path: str | os.PathLike[str]) -> RunResult:
@@ -62,31 +62,6 @@ def read_result(path: str | os.PathLike[str]) -> RunResult:
             f"{path} does not fit the schema of {FORMAT}: {first}: {details[0]['msg']}{more}; "
             "the file was changed or cut off, run again"
         ) from error
-
-
-def replace_file(path: Path, text: str) -> Path:
-    """Write a text file through a temporary one beside it, synced before it takes the name."""
-    try:
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except FileNotFoundError as error:
-        raise ConfigError(f"folder={str(path.parent)!r} does not exist; make it before writing {path.name}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o666 & ~_umask())  # mkstemp's 0600 would make a report that nobody else can open
-        os.replace(draft, path)
-    except BaseException:
-        os.unlink(draft)
-        raise
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _refuse_constant(name: str) -> float:

@@ -19,9 +19,9 @@ from typing import Any
 
 from qfed.config import to_toml
 from qfed.errors import MissingExtra
+from qfed.federation.files import write_atomically
 from qfed.federation.result import RoundRecord, RunResult
 from qfed.report import guarantee, plots, units, words
-from qfed.report.files import replace_file
 from qfed.report.units import NBSP
 
 REPORT_FILE = "report.html"
@@ -74,7 +74,7 @@ class Span:
 
 def write_report(result: RunResult, folder: str | os.PathLike[str]) -> Path:
     """Write `report.html` into an existing folder and return its path."""
-    return replace_file(Path(folder) / REPORT_FILE, render(result))
+    return write_atomically(Path(folder) / REPORT_FILE, render(result).encode())
 
 
 def render(result: RunResult) -> str:

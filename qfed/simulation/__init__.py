@@ -26,9 +26,10 @@ from pathlib import Path
 from qfed.config import RunConfig, load_config, to_toml
 from qfed.data import load, partition
 from qfed.errors import ConfigError, QuorumLost
+from qfed.federation.files import write_atomically
 from qfed.federation.local import learner_for
 from qfed.federation.result import Comparison, RunResult, SiteRecord
-from qfed.federation.runfolder import Checkpoint, write_atomically
+from qfed.federation.runfolder import Checkpoint
 from qfed.federation.statement import privacy_statement
 from qfed.models import save_model
 from qfed.report import write_report, write_result

@@ -19,7 +19,7 @@ import tomli_w
 
 from qfed._flower import Message, run_on_ray
 from qfed.config import Failure, RunConfig, replace
-from qfed.data import SiteData
+from qfed.data import Records, SiteData
 from qfed.errors import MissingExtra, QuorumLost
 from qfed.federation import wire
 from qfed.federation.contribution import Evaluation
@@ -148,13 +148,24 @@ def compare(kind: str, config: RunConfig, run: str, data: Sequence[SiteData], ke
         raise QuorumLost(f"the comparison {kind!r} lost its quorum; leave it out with simulation.compare")
     plan = arm.learner.plan
     return Comparison(
-        kind=kind,  # type: ignore[arg-type]
+        kind=kind,
         label=LABELS[other if kind == "twin" else kind],
         parameters=arm.learner.parameters,
         metrics=arm.state.final,
         epsilon=plan.epsilon(config.training.rounds),
-        rounds=tuple(record.metrics.score for record in arm.state.rounds if record.metrics is not None),
+        rounds=_curve(arm.state),
     )
+
+
+def _curve(state: Checkpoint) -> tuple[float, ...]:
+    """Score after each round; a round that nobody scored keeps the score before it, as it kept the model."""
+    scores: list[float] = []
+    last = state.initial
+    for record in state.rounds:
+        last = record.metrics or last
+        if last is not None:
+            scores.append(last.score)
+    return tuple(scores)
 
 
 def _each_alone(
@@ -171,7 +182,7 @@ def _each_alone(
         )
         vector = learner.start
         for round in range(1, config.training.rounds + 1):
-            update = learner.train(vector, lambda s=site: s.train, ledger=ledger, dataset=name, run=run, round=round)  # type: ignore[misc]
+            update = learner.train(vector, _reader(site), ledger=ledger, dataset=name, run=run, round=round)
             vector = (vector + update).astype(np.float32)
         if ledger is not None:
             ledger.close()
@@ -191,3 +202,7 @@ def _each_alone(
         metrics=mean,
         epsilon=learner.plan.epsilon(config.training.rounds),
     )
+
+
+def _reader(site: SiteData) -> Callable[[], Records]:
+    return lambda: site.train

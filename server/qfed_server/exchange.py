@@ -21,10 +21,11 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
 
 @dataclass
 class Traffic:
-    """Payload bytes a site, up (to the aggregator) and down, and seconds a phase."""
+    """Payload bytes a site, up (to the aggregator) and down, and bytes and seconds a phase."""
 
     up: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     down: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    phases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
@@ -79,6 +80,7 @@ class Exchange:
         messages = []
         for site, fields in requests.items():
             self._traffic.down[site] += wire.size(fields)
+            self._traffic.phases[phase] += wire.size(fields)
             node = self._nodes[site]
             messages.append(Message(wire.pack(fields), node, kind, ttl=self._deadline, group_id=str(round)))
         for reply in collect(self._grid, messages, self._deadline):
@@ -89,6 +91,7 @@ class Exchange:
             try:
                 answer = wire.unpack(reply, **expected)
                 self._traffic.up[site] += wire.size(answer)
+                self._traffic.phases[phase] += wire.size(answer)
                 if accept is not None:
                     accept(site, answer)
                 else:

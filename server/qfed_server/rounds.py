@@ -95,6 +95,7 @@ def _advance(
         dropouts=tuple(Dropout(site=site, reason=why) for site, why in sorted({**refused, **outcome.dropouts}.items())),
         bytes_up=sum(traffic.up.values()),
         bytes_down=sum(traffic.down.values()),
+        bytes=dict(traffic.phases),
         seconds=dict(traffic.seconds),
     )
     taken_part = dict(state.taken_part)
