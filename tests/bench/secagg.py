@@ -1,0 +1,487 @@
+"""Secure aggregation against Flower's SecAgg+ on the same work: one interleaved run, medians and ratios.
+
+    python tests/bench/secagg.py [--json FILE] [--quick] [--large]
+
+Flower's side is its own client code (setup, share keys, collect masked vectors, unmask; k = 20 neighbours) and its
+server's loop over its own primitives. Ours is the whole of each role: encoding, store (in memory), masking, hashing
+and signing, and the epoch's setup divided by its 32 rounds. --large adds a simulation of 1000 sites with 10 % drops.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ConfigRecord
+from flwr.common import bytes_to_ndarray, ndarrays_to_parameters
+from flwr.common.secure_aggregation.crypto.shamir import combine_shares
+from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
+from flwr.common.secure_aggregation.ndarrays_arithmetic import (
+    get_parameters_shape,
+    parameters_addition,
+    parameters_mod,
+    parameters_subtraction,
+)
+from flwr.common.secure_aggregation.secaggplus_constants import Key
+from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "protocol")]
+from report import finish  # noqa: E402
+from secagg_lab import Lab, identity, names  # noqa: E402
+
+from qfed.secagg import (  # noqa: E402
+    ClientSession,
+    ClientStore,
+    Federation,
+    Layout,
+    Policy,
+    ServerEpoch,
+    encode,
+    primitives,
+)
+from qfed.secagg.masking import add_streams  # noqa: E402
+
+flower: Any = import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")  # the package shadows the module
+SITES, NEIGHBOURS, THRESHOLD = 100, 20, 14
+COMMITTEE, DROPS = 27, 8  # withstands 10 colluders of 100; 30 % of the members may vanish
+Figure = dict[str, Any]
+
+
+def seconds(call: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+# -- Flower ----------------------------------------------------------------------------------------------------------
+
+
+class FlowerRing:
+    """Flower's sites 0..count-1; each shares with its 20 nearest neighbours on the ring, as its workflow has it."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.states = [flower.SecAggPlusState() for _ in range(count)]
+        for nid, state in enumerate(self.states):
+            state.nid = nid
+        self.keys = {nid: self.setup(nid) for nid in range(count)}
+        self.mail: dict[int, list[tuple[int, bytes]]] = {nid: [] for nid in range(count)}
+        for nid in range(count):
+            self.post(nid, self.share(nid))
+        for nid in range(count):
+            self.collect(nid, np.zeros(1))  # where a site opens its neighbours' shares
+
+    def near(self, nid: int) -> list[int]:
+        half = NEIGHBOURS // 2
+        return [(nid + step) % self.count for step in range(-half, half + 1)]
+
+    def setup(self, nid: int) -> tuple[bytes, bytes]:
+        config = ConfigRecord(
+            {
+                Key.SAMPLE_NUMBER: self.count,
+                Key.SHARE_NUMBER: NEIGHBOURS + 1,
+                Key.THRESHOLD: THRESHOLD,
+                Key.CLIPPING_RANGE: 8.0,
+                Key.TARGET_RANGE: 1 << 22,
+                Key.MOD_RANGE: 1 << 32,
+                Key.MAX_WEIGHT: 1000.0,
+            }
+        )
+        out = flower._setup(self.states[nid], config)
+        return out[Key.PUBLIC_KEY_1], out[Key.PUBLIC_KEY_2]  # type: ignore[return-value]
+
+    def share(self, nid: int) -> dict[str, Any]:
+        config = ConfigRecord({str(other): list(self.keys[other]) for other in self.near(nid)})
+        return flower._share_keys(self.states[nid], config)
+
+    def post(self, nid: int, out: dict[str, Any]) -> None:
+        for to, ciphertext in zip(out[Key.DESTINATION_LIST], out[Key.CIPHERTEXT_LIST], strict=True):
+            self.mail[to].append((nid, ciphertext))
+
+    def collect(self, nid: int, vector: np.ndarray) -> dict[str, Any]:
+        config = ConfigRecord(
+            {
+                Key.CIPHERTEXT_LIST: [c for _, c in self.mail[nid]],
+                Key.SOURCE_LIST: [s for s, _ in self.mail[nid]],
+            }
+        )
+        return flower._collect_masked_vectors(self.states[nid], config, 1000, ndarrays_to_parameters([vector]))
+
+    def unmask(self, nid: int, dead: set[int]) -> dict[str, Any]:
+        near = self.near(nid)
+        config = ConfigRecord(
+            {
+                Key.ACTIVE_NODE_ID_LIST: [o for o in near if o not in dead],
+                Key.DEAD_NODE_ID_LIST: [o for o in near if o in dead],
+            }
+        )
+        return flower._unmask(self.states[nid], config)
+
+
+@cache
+def flower_ring(count: int) -> FlowerRing:
+    return FlowerRing(count)
+
+
+def flower_site(size: int) -> float:
+    """One site's whole round: all four stages."""
+    ring, nid = flower_ring(NEIGHBOURS + 5), 0
+    vector = np.random.default_rng(0).uniform(-1, 1, size)
+    state, mail, keys = ring.states[nid], list(ring.mail[nid]), ring.keys[nid]
+
+    def work() -> None:
+        fresh = flower.SecAggPlusState()
+        fresh.nid = nid
+        ring.states[nid] = fresh
+        ring.keys[nid] = ring.setup(nid)
+        ring.share(nid)
+        # The neighbours' ciphertexts are under the first keys, so the stages after the sharing use the first state.
+        ring.states[nid], ring.keys[nid] = state, keys
+        ring.collect(nid, vector)
+        ring.unmask(nid, set())
+
+    took = seconds(work)
+    ring.mail[nid] = mail
+    return took
+
+
+def flower_server(size: int, dropped: int) -> float:
+    """The aggregator's work of one round: sum the masked vectors, combine the shares, take off every mask."""
+    ring = flower_ring(SITES)
+    dead = set(range(0, SITES, SITES // dropped)) if dropped else set()
+    dead = set(sorted(dead)[:dropped])
+    rng = np.random.default_rng(1)
+    masked = [rng.integers(0, 1 << 32, size, dtype=np.int64) for _ in range(2)]
+    factor = np.array([7])
+    wire = [[_npy(factor), _npy(vector)] for vector in masked]
+    shares: dict[int, list[bytes]] = {nid: [] for nid in range(SITES)}
+    for nid in range(SITES):
+        if nid not in dead:
+            out = ring.unmask(nid, dead)
+            for owner, share in zip(out[Key.NODE_ID_LIST], out[Key.SHARE_LIST], strict=True):
+                shares[owner].append(share)
+
+    def work() -> None:
+        total: list[np.ndarray] | None = None
+        for at in range(SITES - len(dead)):
+            vector = [bytes_to_ndarray(part) for part in wire[at % 2]]
+            total = vector if total is None else parameters_addition(total, vector)
+        assert total is not None
+        total = parameters_mod(total, 1 << 32)
+        for nid in range(SITES):
+            secret = combine_shares(shares[nid])
+            if nid not in dead:
+                total = parameters_subtraction(total, pseudo_rand_gen(secret, 1 << 32, get_parameters_shape(total)))
+                continue
+            for other in ring.near(nid):
+                if other == nid or other in dead:
+                    continue
+                key = generate_shared_key(
+                    flower.bytes_to_private_key(secret), flower.bytes_to_public_key(ring.keys[other][0])
+                )
+                mask = pseudo_rand_gen(key, 1 << 32, get_parameters_shape(total))
+                combine = parameters_addition if nid > other else parameters_subtraction
+                total = combine(total, mask)
+        parameters_mod(total, 1 << 32)
+
+    return seconds(work)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    from flwr.common import ndarray_to_bytes
+
+    return ndarray_to_bytes(array)
+
+
+# -- ours ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Ours:
+    """A federation of 100 with its epoch, and what the setup cost one plain site, one member and the aggregator."""
+
+    lab: Lab
+    epoch: ServerEpoch
+    plain: str
+    member: str
+    setup_seconds: dict[str, float]
+    round: int = 0
+
+
+@cache
+def ours(count: int = SITES, ring_bits: int = 32) -> Ours:
+    policy = Policy(
+        "bench",
+        committee_size=COMMITTEE,
+        recoverable_drops=DROPS,
+        min_survivors=70 * count // 100,
+        epoch_rounds=32,
+        ring_bits=ring_bits,  # type: ignore[arg-type]
+        bits=16 if ring_bits == 32 else 8,
+    )
+    roster = [identity(name).public for name in names(count)]
+    lab = Lab.build(count, Federation.create(policy, roster, identity("coordinator")))
+    return set_up(lab)
+
+
+def set_up(lab: Lab) -> Ours:
+    spent: dict[str, float] = {}
+    server = 0.0
+    begin = time.perf_counter()
+    setup = lab.server.begin_epoch(1, list(lab.sites))
+    requests = setup.hello()
+    server += time.perf_counter() - begin
+    for step in (setup.reveal, setup.setup, setup.finish):
+        replies = {}
+        forget_caches()
+        for site, request in requests.items():
+            begin = time.perf_counter()
+            replies[site] = lab.sites[site].handle(request)
+            spent[site] = spent.get(site, 0.0) + time.perf_counter() - begin
+        begin = time.perf_counter()
+        out = step(replies)
+        server += time.perf_counter() - begin
+        if not isinstance(out, ServerEpoch):
+            requests = out
+    epoch = out
+    assert isinstance(epoch, ServerEpoch)
+    member = epoch.member_names[0]
+    plain = next(name for name in epoch.names if name not in epoch.member_names)
+    step = lab.server.begin_round(epoch, 0, 4)
+    for name in (plain, member):
+        forget_caches()  # every real site verifies for itself
+        request = step.upload_requests()[name]
+        spent[name] = spent.get(name, 0.0) + seconds(lambda n=name, r=request: lab.sites[n].round_of(r))
+    if len(lab.federation.roster) == SITES:
+        # The member's dealing was measured with a warm cache of verified bundles: add what a real one verifies.
+        forget_caches()
+    return Ours(lab, epoch, plain, member, {"plain": spent[plain], "member": spent[member], "server": server})
+
+
+def forget_caches() -> None:
+    """In one process a transcript is verified once; a real site does it itself, so it is measured."""
+    from qfed.secagg import epoch_view, transcript
+
+    transcript._open_bundles.cache_clear()
+    epoch_view._open_common.cache_clear()
+
+
+def our_site(size: int, name: str, ring: int = 32) -> tuple[float, bytes]:
+    """A site's upload: encode, mask, sign, store."""
+    state = ours(SITES, ring)
+    policy = state.lab.federation.policy
+    state.round += 1
+    layout = Layout.of_update(policy, size)
+    values = {"update": np.random.default_rng(0).uniform(-1, 1, size), "weight": np.ones(1)}
+    rng = np.random.default_rng(1)
+    request = state.lab.server.begin_round(state.epoch, state.round, layout.size).upload_requests()[name]
+    out: list[bytes] = []
+
+    def work() -> None:
+        vector = encode(layout, values, rng, policy, SITES)
+        out.append(state.lab.sites[name].upload(request, vector))
+
+    took = seconds(work)
+    return took, out[0]
+
+
+def our_member(size: int) -> float:
+    """A member's upload and its answer about all survivors."""
+    state = ours()
+    took, _ = our_site(size, state.member)
+    step = state.lab.server.begin_round(state.epoch, state.round, size + 1)
+    step._survivors = set(names(SITES))
+    request = step.unmask_requests()[state.member]
+    return took + seconds(lambda: state.lab.sites[state.member].handle(request))
+
+
+def our_server(size: int, dropped: int) -> float:
+    """The aggregator's work of one round, with real replies; of the dropped, 30 % of the members vanish at 30 %."""
+    state = ours()
+    lab, epoch = state.lab, state.epoch
+    state.round += 1
+    members, plain = list(epoch.member_names), [n for n in epoch.names if n not in epoch.member_names]
+    lost = members[: DROPS * dropped // 30]
+    away = set(lost) | set(plain[: dropped - len(lost)])
+    vectors = {name: np.zeros(size, np.uint32) for name in names(SITES)}
+    step = lab.server.begin_round(epoch, state.round, size)
+    took = 0.0
+
+    def timed(call: Callable[[], Any]) -> Any:
+        nonlocal took
+        begin = time.perf_counter()
+        out = call()
+        took += time.perf_counter() - begin
+        return out
+
+    requests = timed(step.upload_requests)
+    for name in names(SITES):
+        if name not in away:
+            request = timed(lambda n=name: requests[n])
+            reply = lab.sites[name].upload(request, vectors[name])
+            timed(lambda n=name, r=reply: step.add_upload(n, r))
+    asked = timed(step.unmask_requests)
+    for name in asked:
+        request = timed(lambda n=name: asked[n])
+        reply = lab.sites[name].handle(request)
+        timed(lambda n=name, r=reply: step.add_unmask(n, r))
+    assert not timed(step.recovery_requests)
+    total = timed(step.result).total
+    assert not total.any()
+    return took
+
+
+def expand_and_add_share(size: int = 1 << 20, keys: int = 16) -> float:
+    """The rate of expand-and-add as a part of the bare cipher's rate on the same bytes, one core."""
+    vector = np.zeros(size, np.uint32)
+    secrets = [os.urandom(32) for _ in range(keys)]
+    zeros, out = bytes(1 << 16), bytearray((1 << 16) + 15)
+
+    def cipher() -> None:
+        for secret in secrets:
+            stream = primitives.stream(secret)
+            for _ in range(size * 4 >> 16):
+                stream.update_into(zeros, out)
+
+    ratios = []
+    for _ in range(9):
+        bare = seconds(cipher)
+        ratios.append(bare / seconds(lambda: add_streams(vector, secrets)))
+    return statistics.median(ratios)
+
+
+# -- the table -------------------------------------------------------------------------------------------------------
+
+
+def median_ratio(theirs: Callable[[], float], mine: Callable[[], float], times: int) -> tuple[float, float, float]:
+    """Return the medians of both, run in turn, and of their ratios."""
+    pairs = [(theirs(), mine()) for _ in range(times)]
+    return (
+        statistics.median(a for a, _ in pairs),
+        statistics.median(b for _, b in pairs),
+        statistics.median(a / b for a, b in pairs),
+    )
+
+
+def figure(name: str, value: float, unit: str, goal: float | None = None, better: str = "higher") -> Figure:
+    return {"name": name, "value": value, "unit": unit, "goal": goal, "better": better}
+
+
+def compare(name: str, goal: float, theirs: Callable[[], float], mine: Callable[[], float], times: int) -> list[Figure]:
+    a, b, ratio = median_ratio(theirs, mine, times)
+    return [
+        figure(f"{name}: times faster than SecAgg+", ratio, "x", goal),
+        figure(f"{name}: SecAgg+", a * 1e3, "ms", better="lower"),
+        figure(f"{name}: qfed", b * 1e3, "ms", better="lower"),
+    ]
+
+
+def measure(quick: bool) -> list[Figure]:
+    state = ours()
+    rounds = state.lab.federation.policy.epoch_rounds
+    share = {role: spent / rounds for role, spent in state.setup_seconds.items()}
+    figures = [
+        figure("epoch setup: plain site", state.setup_seconds["plain"] * 1e3, "ms", better="lower"),
+        figure("epoch setup: member", state.setup_seconds["member"] * 1e3, "ms", better="lower"),
+        figure("epoch setup: aggregator", state.setup_seconds["server"] * 1e3, "ms", better="lower"),
+        figure("expand-and-add / AES-256-CTR", expand_and_add_share(), "ratio", 0.6),
+    ]
+    sizes = [(100_000, 20.0, 3 if quick else 5), (1_000_000, 10.0, 1 if quick else 3)]
+    for size, goal, times in sizes:
+        figures += compare(
+            f"site, {size:.0e} parameters",
+            goal,
+            lambda s=size: flower_site(s),
+            lambda s=size: our_site(s, state.plain)[0] + share["plain"],
+            times,
+        )
+    size, _, times = sizes[-1]
+    figures += compare(
+        "member, 1e+06 parameters", 2.0, lambda: flower_site(size), lambda: our_member(size) + share["member"], times
+    )
+    for size in (100_000,) if quick else (100_000, 1_000_000):
+        for dropped in (0, 10, 30):
+            figures += compare(
+                f"server, {dropped} % drops, {size:.0e} parameters",
+                50.0,
+                lambda s=size, d=dropped: flower_server(s, d),
+                lambda s=size, d=dropped: our_server(s, d) + share["server"],
+                1 if quick or size > 100_000 else 3,
+            )
+    for ring in (32, 16):
+        _, reply = our_site(1_000_000, ours(SITES, ring).plain, ring)
+        figures.append(figure(f"upload, ring of {ring} bits", len(reply) / 1e6, "bytes/parameter", 4.0, "lower"))
+    figures += [figure("round trips a round", 2, "trips", 2, "lower"), figure("round trips: SecAgg+", 4, "trips")]
+    return figures
+
+
+def large(count: int = 1000, size: int = 100_000) -> list[Figure]:
+    """Setup and one round of 1000 sites, a tenth of which vanish, in one process on one thread."""
+    lab = Lab(*_large_federation(count))
+    figures = []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.perf_counter()
+    epoch = lab.setup()
+    figures.append(figure(f"{count} sites: epoch setup, all roles", time.perf_counter() - begin, "s", better="lower"))
+    lab.traffic.clear()
+    plain = [n for n in epoch.names if n not in epoch.member_names]
+    lost = list(epoch.member_names[: len(epoch.member_names) // 10])
+    away = set(lost) | set(plain[: count // 10 - len(lost)])
+    vectors = dict.fromkeys(lab.sites, np.ones(size, np.uint32))
+    begin = time.perf_counter()
+    step = lab.server.begin_round(epoch, 0, size)
+    for site, request in step.upload_requests().items():
+        if site not in away:
+            step.add_upload(site, lab.sites[site].upload(request, vectors[site]))
+    for member, request in step.unmask_requests().items():
+        step.add_unmask(member, lab.sites[member].handle(request))
+    assert not step.recovery_requests()
+    total = step.result().total
+    took = time.perf_counter() - begin
+    assert (total == len(lab.sites) - len(away)).all()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return [
+        *figures,
+        figure(f"{count} sites: one round of {size:.0e}, {len(away)} vanish", took, "s", better="lower"),
+        figure(f"{count} sites: peak memory of all roles together", peak / 1e6, "GB", better="lower"),
+        figure(f"{count} sites: of it before the setup", before / 1e6, "GB", better="lower"),
+        figure(f"{count} sites: aggregator's memory of a round", step._total.nbytes / size, "bytes/parameter"),
+    ]
+
+
+def _large_federation(count: int) -> tuple[Any, Any, Any]:
+    policy = Policy.recommended("large", count)
+    roster = [identity(name).public for name in names(count)]
+    federation = Federation.create(policy, roster, identity("coordinator"))
+    from qfed.secagg import ServerSession
+
+    sites = {n: ClientSession(identity(n), federation, ClientStore(":memory:"), "run-1") for n in names(count)}
+    return federation, ServerSession(federation, "run-1", threads=2), sites
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", type=Path, default=None, help="write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, no server at 1e6 parameters")
+    parser.add_argument("--large", action="store_true", help="add the simulation of 1000 sites (minutes)")
+    options = parser.parse_args()
+    figures = measure(options.quick)
+    if options.large:
+        figures += large()
+    packages = ("flwr", "cryptography", "numpy", "pycryptodome")
+    finish("Secure aggregation, 100 sites", figures, packages, options.json)
+
+
+if __name__ == "__main__":
+    main()
