@@ -1,9 +1,12 @@
 """A configured model: the hybrid (encoder, circuit, head) or its classical twin.
 
-    out = H . circuit(pi tanh(E x + e)) + h
+    out = H . circuit(a tanh(E x + e)) + h,      a = pi / 3
 
-Shapes  x (B, F) -> angles (B, W) in (-pi, pi) -> expectations (B, M) in [-1, 1] -> out (B, O), all float32; O is one
+Shapes  x (B, F) -> angles (B, W) in (-a, a) -> expectations (B, M) in [-1, 1] -> out (B, O), all float32; O is one
 logit a class, or one value. B may be 0. With more features than wires the encoder reduces them.
+
+The bound a is chosen for training under differential privacy, whose noise is as large in every coordinate: a circuit at
+a = pi turns noise in the encoder into angles three times as fast as at pi / 3 (figures: the commit that set it).
 
 Initial weights depend on `seed` alone: linear layers as torch initialises them (uniform within 1/sqrt(fan-in)); circuit
 weights are normal with standard deviation 0.1, near the identity. Random angles over the full circle make gradients
@@ -26,6 +29,8 @@ from qfed.models.circuits import Circuit, circuit_of
 from qfed.models.twin import Twin
 from qfed.quantum import QuantumLayer
 
+ANGLE_LIMIT = math.pi / 3
+"""Largest angle that the encoder gives, in radians."""
 ANGLE_STDDEV = 0.1
 """Standard deviation of initial circuit weights, in radians."""
 
@@ -42,7 +47,7 @@ class Hybrid(nn.Module):
         self.head = nn.Linear(circuit.outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        angles = math.pi * torch.tanh(self.encoder(x))
+        angles = ANGLE_LIMIT * torch.tanh(self.encoder(x))
         measured = self.circuit(angles)
         # As TorchLayer: one number lacks the last axis, a tuple of measurements comes with an axis of its own in front.
         if measured.dim() < angles.dim():
