@@ -112,13 +112,15 @@ def _compile(circuit: Circuit, features: int, shapes: Mapping[str, tuple[int, ..
     first = torch.randn(features, generator=generator, dtype=torch.float64)
     probes = [first, -2.7 * torch.randn(features, generator=generator, dtype=torch.float64).abs() * first.sign()]
     weights = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
+    normalised = False
     try:
         recording = circuit.record(*_differentiable(probes[0], weights))
     except CircuitError:
         # amplitudes that the user normalises are checked by PennyLane: try again with records of norm 1
+        normalised = True
         probes = [_unit(x) for x in probes]
         recording = circuit.record(*_differentiable(probes[0], weights))
-    return _from_recording(circuit, recording, probes, shapes, generator)
+    return _from_recording(circuit, recording, probes, shapes, generator, normalised=normalised)
 
 
 def _from_recording(
@@ -127,6 +129,8 @@ def _from_recording(
     probes: list[Tensor],
     shapes: Mapping[str, tuple[int, ...]],
     generator: torch.Generator,
+    *,
+    normalised: bool,
 ) -> Compiled:
     program, sources = compile_recording(first)
 
@@ -137,6 +141,11 @@ def _from_recording(
                 "gates by fixed settings, not by values"
             )
         return recording
+
+    spread = torch.linspace(2.0, 4.0, probes[0].shape[0], dtype=torch.float64)
+    for sign in (1.0, -1.0):  # gates that hang on a sign or a threshold show here
+        x = sign * spread
+        same(circuit.record(*_differentiable(_unit(x) if normalised else x, _weights(shapes, sign))))
 
     def angles(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
         turns = same(circuit.record(*_differentiable(x, w))).turns
@@ -160,6 +169,10 @@ def _differentiable(x: Tensor, w: Mapping[str, Tensor]) -> tuple[Tensor, dict[st
     """Copies that require gradients: that is how a recording tells what depends on them from constants."""
     found = [v if v.requires_grad else v.clone().requires_grad_() for v in (x, *w.values())]
     return found[0], dict(zip(w, found[1:], strict=True))
+
+
+def _weights(shapes: Mapping[str, tuple[int, ...]], sign: float) -> dict[str, Tensor]:
+    return {name: torch.full(shape, 3.0 * sign, dtype=torch.float64) for name, shape in shapes.items()}
 
 
 def _unit(x: Tensor) -> Tensor:

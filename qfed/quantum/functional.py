@@ -11,6 +11,7 @@ other arguments (a vmap over cotangents, say) recompute them.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,6 @@ TWICE = (
     "QuantumLayer has first derivatives only, and a second derivative (create_graph=True, hessian) was asked for; "
     "differentiate once, or use PennyLane's qml.qnn.TorchLayer for that experiment"
 )
-_EMPTY = np.zeros((0, 0))
 
 
 class Sweep:
@@ -37,18 +37,16 @@ class Sweep:
         self.program = program
         self.plan = plan
         self.keep = keep
-        self._arguments: tuple[Any, ...] = ()
-        self._final: Any = _EMPTY
+        self._arguments: _Arguments | None = None
+        self._final: Any = None
 
     def forward(self, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:
         """Raw outputs (K, B, M)."""
         if own.device.type != "cpu":
             return torch_path.forward(self.program, self.plan, own, shared, state)
-        arguments = _array(own), _array(shared), None if state is None else _array(state)
-        out, final = execute.forward(self.plan, *arguments, keep=self.keep)
-        if final.shape[0]:  # copies: what the caller does to its tensors must not look like the same arguments
-            self._arguments = tuple(None if a is None else a.copy() for a in arguments)
-            self._final = final
+        out, final = execute.forward(self.plan, *_arrays(own, shared, state), keep=self.keep)
+        if final.shape[0]:
+            self._arguments, self._final = _Arguments.of(own, shared, state), final
         return torch.from_numpy(out)
 
     def backward(
@@ -57,20 +55,37 @@ class Sweep:
         """Per-record gradients: own (K, B, Ro), shared (K, B, Rs), state (K, B, N) (empty without state)."""
         if own.device.type != "cpu":
             return torch_path.backward(self.program, self.plan, own, shared, state, cotangent)
-        arguments = _array(own), _array(shared), None if state is None else _array(state)
-        same = len(self._arguments) == 3 and all(map(_equal, arguments, self._arguments))
-        final = self._final if same else _EMPTY.astype(arguments[0].dtype)
-        found = execute.backward(self.plan, *arguments, _array(cotangent), final)
+        same = self._arguments is not None and self._arguments == _Arguments.of(own, shared, state)
+        x, w, psi, c = _arrays(own, shared, state, cotangent)
+        final = self._final if same else np.zeros((0, 0), x.dtype)
+        found = execute.backward(self.plan, x, w, psi, c, final)
         of_state = own.new_zeros(0) if found.state is None else torch.from_numpy(found.state)
         return torch.from_numpy(found.own), torch.from_numpy(found.shared), of_state
 
 
-def _equal(a: Any, b: Any) -> bool:
-    return a is b or (a is not None and b is not None and np.array_equal(a, b))
+@dataclass(frozen=True, eq=False)
+class _Arguments:
+    """Which tensors, in which state: the same memory, unchanged since (torch counts changes in place)."""
+
+    tensors: tuple[Tensor | None, ...]  # held, so that their memory is not reused
+    key: tuple[Any, ...]
+
+    @staticmethod
+    def of(*tensors: Tensor | None) -> _Arguments | None:
+        if any(t is not None and t.is_inference() for t in tensors):
+            return None  # changes of these are not counted
+        key = tuple(None if t is None else (t.data_ptr(), t._version, t.shape, t.stride()) for t in tensors)
+        return _Arguments(tensors, key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Arguments) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().contiguous().numpy()
+def _arrays(*tensors: Tensor | None) -> tuple[Any, ...]:
+    return tuple(None if t is None else t.detach().contiguous().numpy() for t in tensors)
 
 
 def circuit(sweep: Sweep, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:
@@ -185,6 +200,9 @@ def front(value: Tensor, dim: int | None, size: int) -> Tensor:
     return value.unsqueeze(0).expand(size, *value.shape) if dim is None else value.movedim(dim, 0)
 
 
+# `apply` asks for the signature of `forward` at every call: have it ready.
+for _function in (_Forward, _Backward):
+    setattr(_function.forward, "__signature__", inspect.signature(_function.forward))  # noqa: B010 - typed as a method
 # torch's stubs leave `apply` untyped
 _forward: Any = _Forward.apply
 _backward: Any = _Backward.apply

@@ -6,60 +6,75 @@
 
 (Jones & Gacon, arXiv:2009.02823, adjoint differentiation; here in the real form of program.py.)
 Two states a group, whatever the depth. A plan is data, so one compilation a dtype serves all circuits. `scratch`
-holds the working arrays of vectors of one thread, in the order of `scratch_vectors`. A NaN in one record's angles
-stays in that record's lane. No checks here: shapes are execute.py's business.
+holds the working arrays of vectors of one thread (`_parts`). A NaN in one record's angles stays in that record's
+lane. No checks here: shapes are execute.py's business.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from qfed.quantum import blocks, product, walsh
+from qfed.quantum import blocks, product, tables, walsh
 from qfed.quantum import measure as measuring
 from qfed.quantum.cache import keep_on_disk
 from qfed.quantum.compiler import compiled
-from qfed.quantum.lanes import fill, load, mul, neg, store
+from qfed.quantum.lanes import fill, load, mul, store
 
 _rotate_block, _undo_block = blocks.rotate_block, blocks.undo_block
 _apply_fold, _undo_fold = walsh.apply_fold, walsh.undo_fold
-_single_wires, _build, _pull_wires, _undo_wires = (
-    product.single_wires,
-    product.build,
-    product.pull,
-    product.undo_wires,
-)
+_single_wires, _build = product.single_wires, product.build
+_pull_wires, _undo_wires = product.pull, product.undo_wires
 _measure, _pull = measuring.measure, measuring.pull
+_site_tables, _own_tables = tables.site_tables, tables.own_tables
+_into_lanes, _out_of_lanes = tables.into_lanes, tables.out_of_lanes
 
 
-def scratch_vectors(size: int, wires: int, rows: int) -> int:
-    """Vectors of scratch: S, L, partial products (2N each), transform (N), tables, slopes, single wires, units."""
-    return 7 * size + 4 * (rows + 1) + 8 * wires + 2
+def scratch_vectors(size: int, wires: int, rows: int, folds: int, outputs: int, lanes: int) -> int:
+    """Vectors of scratch that a plan needs; see `_parts`."""
+    return 7 * size + 4 * (rows + 1) + 8 * wires + outputs + -(-2 * folds * size // lanes)
 
 
 @compiled
-def _fill_tables(
-    cosine: Any, sine: Any, shared: Any, own: Any, shared_cosine: Any, shared_sine: Any, own_cosine: Any, own_sine: Any
+def _parts(scratch: Any, size: int, count: int, rows: int, outputs: int) -> Any:
+    """S, L, partial products (2N vectors each), transform (N), cosine, sine, slopes, single wires and their
+    adjoint, outputs, tables of folds.
+    """
+    lanes = 64 // scratch.itemsize
+    a = 6 * size * lanes
+    b = a + size * lanes
+    c = b + (rows + 1) * lanes
+    d = c + 2 * (rows + 1) * lanes
+    e = d + (rows + 1) * lanes
+    f = e + 4 * count * lanes
+    g = f + 4 * count * lanes
+    h = g + outputs * lanes
+    return (
+        scratch[: 2 * size * lanes],
+        scratch[2 * size * lanes : 4 * size * lanes],
+        scratch[4 * size * lanes : a],
+        scratch[a:b],
+        scratch[b:c],
+        scratch[c:d],
+        scratch[d:e],
+        scratch[e:f],
+        scratch[f:g],
+        scratch[g:h],
+        scratch[h:],
+    )
+
+
+@compiled
+def _start(
+    state: Any,
+    partial: Any,
+    wires: Any,
+    prefix: Any,
+    cosine: Any,
+    sine: Any,
+    initial: Any,
+    start: int,
+    count: int,
 ) -> None:
-    for j in range(shared.shape[0]):
-        row = shared[j]
-        s = fill(cosine, shared_sine[j])
-        store(cosine, row, fill(cosine, shared_cosine[j]))
-        store(sine, 2 * row, s)
-        store(sine, 2 * row + 1, neg(s))
-    for j in range(own.shape[0]):
-        row = own[j]
-        s = load(own_sine, j)
-        store(cosine, row, load(own_cosine, j))
-        store(sine, 2 * row, s)
-        store(sine, 2 * row + 1, neg(s))
-    rows = shared.shape[0] + own.shape[0]
-    store(cosine, rows, fill(cosine, 1.0))
-    store(sine, 2 * rows, fill(cosine, 0.0))
-    store(sine, 2 * rows + 1, fill(cosine, 0.0))
-
-
-@compiled
-def _start(state: Any, partial: Any, wires: Any, prefix: Any, cosine: Any, sine: Any, initial: Any, count: int) -> None:
     """S <- S_0: prepared amplitudes, a product state, or |0...0>."""
     size = 1 << count
     if prefix.shape[0] > 0:
@@ -69,18 +84,27 @@ def _start(state: Any, partial: Any, wires: Any, prefix: Any, cosine: Any, sine:
     zero = fill(state, 0.0)
     for q in range(2 * size):
         store(state, q, zero)
-    if initial.shape[0] > 0:
-        for p in range(initial.shape[0] // (64 // state.itemsize)):
-            store(state, p, load(initial, p))
+    if initial.shape[1] > 0:
+        _into_lanes(initial, start, 64 // state.itemsize, state)
     else:
         store(state, 0, fill(state, 1.0))
+
+
+@compiled
+def _evolve(state: Any, steps: Any, block_rows: Any, cosine: Any, sine: Any, fold_tables: Any, size: int) -> None:
+    for t in range(steps.shape[0]):
+        k = steps[t, 1]
+        if steps[t, 0] == 0:
+            _rotate_block(state, block_rows[k], cosine, sine, size)
+        else:
+            at = 2 * k * size
+            _apply_fold(state, fold_tables[at : at + size], fold_tables[at + size : at + 2 * size], size)
 
 
 @compiled
 def forward(
     first: int,
     last: int,
-    groups_per_site: int,
     count: int,
     shared: Any,
     own: Any,
@@ -94,46 +118,39 @@ def forward(
     terms: Any,
     coefficients: Any,
     outcomes: Any,
-    shared_cosine: Any,
-    shared_sine: Any,
-    own_cosine: Any,
-    own_sine: Any,
-    fold_cosine: Any,
-    fold_sine: Any,
+    columns: Any,
+    own_angles: Any,
+    shared_angles: Any,
     initial: Any,
     scratch: Any,
     final: Any,
     out: Any,
 ) -> None:
-    """Groups first..last: out (G, M, lanes) and, where `final` has rows, the final state (G, 2N, lanes)."""
+    """Groups first..last: out (K, B, M) and, where `final` has rows, the final states (G, 2N lanes)."""
     size = 1 << count
     lanes = 64 // scratch.itemsize
     rows = shared.shape[0] + own.shape[0]
-    partial = scratch[4 * size * lanes : 6 * size * lanes]
-    work = scratch[6 * size * lanes : 7 * size * lanes]
-    tables = scratch[7 * size * lanes :]
-    cosine = tables[: (rows + 1) * lanes]
-    sine = tables[(rows + 1) * lanes : 3 * (rows + 1) * lanes]
-    wires = tables[4 * (rows + 1) * lanes :]
+    per_site = (own_angles.shape[1] + lanes - 1) // lanes
+    state, _, partial, work, cosine, sine, _, wires, _, results, fold_tables = _parts(
+        scratch, size, count, rows, columns.shape[0]
+    )
     for g in range(first, last):
-        site = g // groups_per_site
-        state = final[g] if final.shape[0] > 0 else scratch[: 2 * size * lanes]
-        _fill_tables(cosine, sine, shared, own, shared_cosine[site], shared_sine[site], own_cosine[g], own_sine[g])
-        _start(state, partial, wires, prefix, cosine, sine, initial[g], count)
-        for t in range(steps.shape[0]):
-            if steps[t, 0] == 0:
-                _rotate_block(state, block_rows[steps[t, 1]], cosine, sine, size)
-            else:
-                f = steps[t, 1]
-                _apply_fold(state, fold_cosine[site, f], fold_sine[site, f], size)
-        _measure(state, diagonal, diagonal_coefficients, terms, coefficients, outcomes, work, out[g], size)
+        site = g // per_site
+        start = (g - site * per_site) * lanes
+        if g == first or start == 0:
+            _site_tables(shared, rows, shared_angles[site], folds, members, cosine, sine, fold_tables, size)
+        _own_tables(own, own_angles[site], start, lanes, cosine, sine)
+        psi = final[g] if final.shape[0] > 0 else state
+        _start(psi, partial, wires, prefix, cosine, sine, initial[site], start, count)
+        _evolve(psi, steps, block_rows, cosine, sine, fold_tables, size)
+        _measure(psi, diagonal, diagonal_coefficients, terms, coefficients, outcomes, work, results, size)
+        _out_of_lanes(results, columns, start, lanes, out[site])
 
 
 @compiled
 def backward(
     first: int,
     last: int,
-    groups_per_site: int,
     count: int,
     shared: Any,
     own: Any,
@@ -147,77 +164,65 @@ def backward(
     terms: Any,
     coefficients: Any,
     outcomes: Any,
-    shared_cosine: Any,
-    shared_sine: Any,
-    own_cosine: Any,
-    own_sine: Any,
-    fold_cosine: Any,
-    fold_sine: Any,
+    columns: Any,
+    own_angles: Any,
+    shared_angles: Any,
     initial: Any,
     scratch: Any,
     final: Any,
     cotangent: Any,
-    gradient: Any,
-    initial_gradient: Any,
+    unit: Any,
+    amplitudes: Any,
+    of_own: Any,
+    of_shared: Any,
+    of_initial: Any,
 ) -> None:
-    """Groups first..last: per-record gradient (G, R + 1, lanes) and initial_gradient (G, N, lanes)."""
+    """Groups first..last: gradients of every record, of_own (K, B, Ro), of_shared (K, B, Rs), of_initial (K, B, N).
+
+    `unit` is (1, -1) as vectors; `amplitudes` counts the prepared amplitudes.
+    """
     size = 1 << count
     lanes = 64 // scratch.itemsize
     rows = shared.shape[0] + own.shape[0]
-    state = scratch[: 2 * size * lanes]
-    adjoint = scratch[2 * size * lanes : 4 * size * lanes]
-    partial = scratch[4 * size * lanes : 6 * size * lanes]
-    work = scratch[6 * size * lanes : 7 * size * lanes]
-    tables = scratch[7 * size * lanes :]
-    cosine = tables[: (rows + 1) * lanes]
-    sine = tables[(rows + 1) * lanes : 3 * (rows + 1) * lanes]
-    wires = tables[4 * (rows + 1) * lanes :]
-    pulled = wires[4 * count * lanes :]
-    unit = pulled[4 * count * lanes :]
-    store(unit, 0, fill(unit, 1.0))
-    store(unit, 1, fill(unit, -1.0))
+    per_site = (own_angles.shape[1] + lanes - 1) // lanes
+    state, adjoint, partial, work, cosine, sine, slopes, wires, pulled, results, fold_tables = _parts(
+        scratch, size, count, rows, columns.shape[0]
+    )
     for g in range(first, last):
-        site = g // groups_per_site
-        _fill_tables(cosine, sine, shared, own, shared_cosine[site], shared_sine[site], own_cosine[g], own_sine[g])
+        site = g // per_site
+        start = (g - site * per_site) * lanes
+        if g == first or start == 0:
+            _site_tables(shared, rows, shared_angles[site], folds, members, cosine, sine, fold_tables, size)
+        _own_tables(own, own_angles[site], start, lanes, cosine, sine)
         if prefix.shape[0] > 0 or final.shape[0] == 0:
-            _start(state, partial, wires, prefix, cosine, sine, initial[g], count)
+            _start(state, partial, wires, prefix, cosine, sine, initial[site], start, count)
         if final.shape[0] > 0:
-            state[:] = final[g]
+            kept = final[g]
+            for q in range(2 * size):
+                store(state, q, load(kept, q))
         else:
-            for t in range(steps.shape[0]):
-                if steps[t, 0] == 0:
-                    _rotate_block(state, block_rows[steps[t, 1]], cosine, sine, size)
-                else:
-                    f = steps[t, 1]
-                    _apply_fold(state, fold_cosine[site, f], fold_sine[site, f], size)
-        _pull(state, adjoint, diagonal, diagonal_coefficients, terms, coefficients, outcomes, cotangent[g], work, size)
-        slopes = gradient[g]
+            _evolve(state, steps, block_rows, cosine, sine, fold_tables, size)
+        _into_lanes(cotangent[site], start, lanes, results)
+        _pull(state, adjoint, diagonal, diagonal_coefficients, terms, coefficients, outcomes, results, work, size)
         for i in range(steps.shape[0]):
             t = steps.shape[0] - 1 - i
+            k = steps[t, 1]
             if steps[t, 0] == 0:
-                _undo_block(state, adjoint, block_rows[steps[t, 1]], cosine, sine, unit, slopes, size)
+                _undo_block(state, adjoint, block_rows[k], cosine, sine, unit, slopes, size)
             else:
-                f = steps[t, 1]
-                _undo_fold(
-                    state,
-                    adjoint,
-                    fold_cosine[site, f],
-                    fold_sine[site, f],
-                    members,
-                    folds[f, 0],
-                    folds[f, 1],
-                    work,
-                    slopes,
-                    size,
-                )
+                at = 2 * k * size
+                c, s = fold_tables[at : at + size], fold_tables[at + size : at + 2 * size]
+                _undo_fold(state, adjoint, c, s, members, folds[k, 0], folds[k, 1], work, slopes, size)
         if prefix.shape[0] > 0:
             _pull_wires(wires, partial, adjoint, pulled, count)
             _undo_wires(prefix, cosine, sine, wires, pulled, slopes)
-        if initial.shape[1] > 0:
+        _out_of_lanes(slopes, own, start, lanes, of_own[site])
+        _out_of_lanes(slopes, shared, start, lanes, of_shared[site])
+        if amplitudes.shape[0] > 0:
             two = fill(state, 2.0)
-            for p in range(initial.shape[1] // lanes):
-                store(initial_gradient[g], p, mul(two, load(adjoint, p)))
+            for p in range(amplitudes.shape[0]):
+                store(adjoint, p, mul(two, load(adjoint, p)))
+            _out_of_lanes(adjoint, amplitudes, start, lanes, of_initial[site])
 
 
-phases = walsh.fold_phases
-keep_on_disk(forward, backward, phases)
+keep_on_disk(forward, backward)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -36,11 +37,10 @@ class Plan:
     shared: Ints  # rows with a shared angle, in the order of the shared angles
     own: Ints  # rows with an angle a record
     prefix: Ints  # row, X, Z, negative (masks of one wire), wire; sorted by wire
-    has_prefix: bool
     steps: Ints  # 0, block  |  1, fold
     blocks: Ints  # 3 rows (R: none), 3 X, 3 Z, 3 pivots, 12 sign bits
     folds: Ints  # first and last member
-    members: Ints  # row, Z, sign
+    members: Ints  # row, Z, sign, place among the shared rows
     diagonal: Ints  # Z, sign, output: measured words that are diagonal
     diagonal_coefficients: np.ndarray
     terms: Ints  # X, Z, sign, output: the other words
@@ -52,6 +52,32 @@ class Plan:
     def size(self) -> int:
         """Basis states that the kernel holds."""
         return 1 << self.wires
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """The kernel's arguments that describe the plan."""
+        return (
+            self.shared,
+            self.own,
+            self.prefix,
+            self.steps,
+            self.blocks,
+            self.folds,
+            self.members,
+            self.diagonal,
+            self.diagonal_coefficients,
+            self.terms,
+            self.coefficients,
+            self.outcomes,
+            np.arange(self.outputs),
+        )
+
+    @property
+    def cost(self) -> int:
+        """Vector operations of a group of records in a forward sweep, roughly; the backward sweep has three times."""
+        return self.size * (
+            8 + 12 * len(self.blocks) + 4 * len(self.folds) + self.wires + 4 * (len(self.terms) + len(self.outcomes))
+        )
 
 
 @dataclass
@@ -70,14 +96,15 @@ def make_plan(program: Program, shared_rows: Sequence[int]) -> Plan:
     prefix, rest = ([], list(range(len(rotations)))) if program.has_state else _prefix(rotations, top)
     steps = _schedule(rotations, rest, set(shared), top)
     blocks: list[list[int]] = []
-    members: list[tuple[int, int, int]] = []
+    members: list[tuple[int, int, int, int]] = []
+    place = {r: i for i, r in enumerate(shared)}
     folds: list[tuple[int, int]] = []
     order: list[tuple[int, int]] = []
     for step in steps:
         if step.fold:
             order.append((1, len(folds)))
             folds.append((len(members), len(members) + len(step.rows)))
-            members += [(r, int(rotations[r, 1]) & ~top, -int(rotations[r, 2])) for r in step.rows]
+            members += [(r, int(rotations[r, 1]) & ~top, -int(rotations[r, 2]), place[r]) for r in step.rows]
         else:
             order.append((0, len(blocks)))
             blocks.append(_block(rotations, step.rows, wires))
@@ -92,11 +119,10 @@ def make_plan(program: Program, shared_rows: Sequence[int]) -> Plan:
         shared=np.array(shared, np.int64),
         own=np.array([r for r in range(len(rotations)) if r not in set(shared)], np.int64),
         prefix=_ints([_single(rotations[r], r, wire, top) for wire, r in by_wire], 5),
-        has_prefix=bool(prefix),
         steps=_ints(order, 2),
         blocks=_ints(blocks, 13),
         folds=_ints(folds, 2),
-        members=_ints(members, 3),
+        members=_ints(members, 4),
         diagonal=np.ascontiguousarray(terms[diagonal][:, 1:]),
         diagonal_coefficients=program.coefficients[diagonal],
         terms=np.ascontiguousarray(terms[others]),
@@ -162,19 +188,39 @@ def _schedule(rotations: Ints, rest: Sequence[int], shared: set[int], top: int) 
 
 
 def _place(rotations: Ints, rest: Sequence[int], foldable: set[int], top: int) -> list[_Step]:
+    """List scheduling on "does not commute with an earlier one": full blocks first, then all ready diagonals."""
+    waits: dict[int, set[int]] = {}
+    for position, r in enumerate(rest):
+        waits[r] = {o for o in rest[:position] if not _commute(rotations[r], rotations[o], top)}
     steps: list[_Step] = []
-    for r in rest:
-        fold = r in foldable
-        for step in reversed(steps):
-            if step.fold == fold and (fold or _fits(rotations, [*step.rows, r])):
-                step.rows.append(r)
-                break
-            if not all(_commute(rotations[r], rotations[other], top) for other in step.rows):
-                steps.append(_Step(fold, [r]))
-                break
+    while waits:
+        ready = [r for r, before in waits.items() if not before]
+        diagonal = [r for r in ready if r in foldable]
+        others = [r for r in ready if r not in foldable]
+        if others and (len(others) >= _BLOCK or not diagonal):
+            step = _Step(False)
+            for r in others:
+                if _fits(rotations, [*step.rows, r]):
+                    step.rows.append(r)
         else:
-            steps.append(_Step(fold, [r]))
-    return steps
+            step = _Step(True, diagonal)
+        steps.append(step)
+        for r in step.rows:
+            del waits[r]
+        for before in waits.values():
+            before.difference_update(step.rows)
+    return _merge_folds(steps)
+
+
+def _merge_folds(steps: Sequence[_Step]) -> list[_Step]:
+    """Diagonals that follow each other are one."""
+    merged: list[_Step] = []
+    for step in steps:
+        if step.fold and merged and merged[-1].fold:
+            merged[-1].rows.extend(step.rows)
+        else:
+            merged.append(step)
+    return merged
 
 
 def _pivots(masks: Sequence[int]) -> list[int] | None:

@@ -43,7 +43,8 @@ class Program:
     columns: tuple[Column, ...]
     returns: str
     has_state: bool
-    absorbed: int  # Clifford gates that cost nothing
+    absorbed: int  # Clifford rotations that cost nothing
+    idle: int  # rotations that change no result
 
     @property
     def size(self) -> int:
@@ -79,8 +80,7 @@ def compile_recording(recording: Recording) -> tuple[Program, list[int]]:
         )
     keep_basis = any(m.kind == "probs" for m in recording.measured)
     frame = Frame(wires)
-    rows: list[tuple[int, int, int, int]] = []
-    sources: list[int] = []
+    axes: list[tuple[int, Pauli]] = []
     absorbed = 0
     for position, turn in enumerate(recording.turns):
         quarters = _quarters(turn, keep_basis)
@@ -88,12 +88,12 @@ def compile_recording(recording: Recording) -> tuple[Program, list[int]]:
             frame.turn(turn.pauli, quarters)
             absorbed += 1
             continue
-        x, z, sign = rotation_masks(frame.pull(turn.pauli), wires)
-        rows.append((x, z, sign, x.bit_length() - 1))
-        sources.append(position)
+        axes.append((position, frame.pull(turn.pauli)))
     found = _Outputs()
     for measured in recording.measured:
         _add(measured, frame, wires, found)
+    live = _live(axes, _measured_words(recording.measured, frame), recording.state is not None)
+    rows = [(x, z, sign, x.bit_length() - 1) for x, z, sign in (rotation_masks(p, wires) for _, p in live)]
     size = 1 << wires
     program = Program(
         wires=wires,
@@ -106,8 +106,30 @@ def compile_recording(recording: Recording) -> tuple[Program, list[int]]:
         returns=recording.returns,
         has_state=recording.state is not None,
         absorbed=absorbed,
+        idle=len(axes) - len(live),
     )
-    return program, sources
+    return program, [position for position, _ in live]
+
+
+def _measured_words(measured: Sequence[Measured], frame: Frame) -> list[Pauli]:
+    words = [p for m in measured for _, p in m.words]
+    words += [Pauli(0, 1 << wire) for m in measured for wire in m.wires]
+    return [frame.pull(p) for p in words]
+
+
+def _live(axes: Sequence[tuple[int, Pauli]], words: Sequence[Pauli], has_state: bool) -> list[tuple[int, Pauli]]:
+    """Without rotations that change no result: those that commute with all that follows and is measured, and
+    diagonal ones that act on |0...0> because they commute with all that comes before.
+    """
+    late: list[tuple[int, Pauli]] = []
+    for position, pauli in reversed(axes):
+        if not all(pauli.commutes(p) for p in (*words, *(p for _, p in late))):
+            late.append((position, pauli))
+    kept: list[tuple[int, Pauli]] = []
+    for position, pauli in reversed(late):
+        if has_state or pauli.x or not all(pauli.commutes(p) for _, p in kept):
+            kept.append((position, pauli))
+    return kept
 
 
 def _quarters(turn: Turn, keep_basis: bool) -> int | None:

@@ -50,13 +50,12 @@ def transform_numbers(values: Any) -> None:
 
 
 @compiled
-def fold_phases(folds: Any, members: Any, angles: Any, phases: Any) -> None:
-    """phases (F, N) = Phi_p of every fold from the angles (R,) of all rows: -1/2 sum_j sign_j angle_j (-1)^(z_j p)."""
-    for f in range(folds.shape[0]):
-        phases[f, :] = 0.0
-        for m in range(folds[f, 0], folds[f, 1]):
-            phases[f, members[m, 1]] -= 0.5 * members[m, 2] * angles[members[m, 0]]
-        transform_numbers(phases[f])
+def fold_phases(members: Any, first: int, last: int, angles: Any, phases: Any) -> None:
+    """phases (N,) <- Phi_p = -1/2 sum_j sign_j angle_j (-1)^(z_j . p) of a fold; angles are the shared ones."""
+    phases[:] = 0.0
+    for m in range(first, last):
+        phases[members[m, 1]] -= phases.dtype.type(0.5) * members[m, 2] * angles[members[m, 3]]
+    transform_numbers(phases)
 
 
 @compiled

@@ -39,15 +39,16 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
             "wires or smaller batches"
         ) from error
     start = -raw.ctypes.data % VECTOR_BYTES
-    found: NDArray[Any] = raw[start : start + nbytes].view(dtype).reshape(shape)
-    return found
+    return np.ndarray(shape, dtype, raw, start)
 
 
 def scratch(plan: Plan, dtype: Any) -> NDArray[Any]:
     """The calling thread's working memory, kept between calls and grown on demand."""
     from qfed.quantum.kernel import scratch_vectors
 
-    needed = scratch_vectors(plan.size, plan.wires, plan.rows) * VECTOR_BYTES
+    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
+    vectors = scratch_vectors(plan.size, plan.wires, plan.rows, len(plan.folds), plan.outputs, lanes)
+    needed = vectors * VECTOR_BYTES
     kept: NDArray[Any] | None = getattr(_local, "bytes", None)
     if kept is None or kept.nbytes < needed:
         _check_memory(plan.wires, needed)
