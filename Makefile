@@ -9,6 +9,7 @@ OUT    ?= runs/demo
 .PHONY: demo test fast lint bench clean
 
 demo: $(VENV)/.demo
+	$(BIN)/qfed warmup
 	$(BIN)/qfed simulate --out $(OUT) --force
 
 test: $(VENV)/.dev lint
@@ -20,8 +21,10 @@ fast: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
+BENCHES := quantum secagg simulate
 bench: $(VENV)/.dev
-	for b in tests/bench/*.py; do $(BIN)/python $$b --json runs/bench/$$(basename $$b .py).json; done
+	set -e; for b in $(BENCHES); do $(BIN)/python tests/bench/$$b.py --json tests/bench/results/$$b.json; done
+	$(BIN)/python tests/bench/redraw.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "qfed needs Python >= 3.11; say which with: make PYTHON=python3.12 ...")'

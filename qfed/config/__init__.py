@@ -1,6 +1,6 @@
 """The configuration of a run: one TOML file; every field has a default, so an empty file is a valid run."""
 
-from qfed.config.reader import environment, load_config, load_site, replace, to_toml
+from qfed.config.reader import anchored, environment, load_config, load_site, replace, to_toml
 from qfed.config.schema import (
     CIRCUITS,
     EMBEDDED,
@@ -40,6 +40,7 @@ __all__ = [
     "SitePolicy",
     "TargetColumn",
     "TrainingConfig",
+    "anchored",
     "environment",
     "load_config",
     "load_site",

@@ -26,7 +26,7 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
     """Read a run's configuration.
 
     `path` is a TOML file, or None for the defaults; each of `overrides` is `dotted.key=value` with the value
-    in TOML (a bare word counts as text). Relative paths of data and circuits are taken from the file's folder.
+    in TOML (a bare word counts as text). Relative paths are taken from the file's folder, those of overrides from here.
     Raises ConfigError that names file, line, field, value and the way out.
     """
     tree: dict[str, Any] = {}
@@ -43,7 +43,15 @@ def load_config(path: str | os.PathLike[str] | None = None, overrides: Sequence[
             raise ConfigError(f"--set takes dotted.key=value, got {item!r}; for example --set privacy.epsilon=1")
         _assign(tree, path_of, _toml_value(value.strip()), origin=f"--set {item}")
         by_path[path_of] = item
+    _anchor(tree, Path.cwd())
     return _validate(RunConfig, tree, origin, text, by_path)
+
+
+def anchored(config: RunConfig) -> RunConfig:
+    """A copy whose file names are absolute, so that it means the same wherever it is read."""
+    tree = _without_none(config.model_dump(mode="json"))
+    _anchor(tree, Path.cwd())
+    return _validate(RunConfig, tree, "", "")
 
 
 def _read(file: Path) -> tuple[dict[str, Any], str]:
@@ -86,7 +94,7 @@ def environment(name: str) -> str | None:
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Make relative paths in a file mean the file's own folder, wherever qfed is started."""
+    """Make relative paths mean `folder`: a file's own, or for --set the one that qfed was started in."""
     data, model = tree.get("data"), tree.get("model")
     if (
         isinstance(data, dict)

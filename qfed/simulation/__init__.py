@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from qfed.config import RunConfig, load_config, to_toml
+from qfed.config import RunConfig, anchored, load_config, to_toml
 from qfed.data import load, partition
 from qfed.errors import ConfigError, QuorumLost
 from qfed.federation.files import write_atomically
@@ -70,7 +70,7 @@ def simulate(
     the configuration or the data is a ConfigError before anything is written.
     """
     began = time.monotonic()
-    resolved = config if isinstance(config, RunConfig) else load_config(config)
+    resolved = anchored(config) if isinstance(config, RunConfig) else load_config(config)
     data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
     learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
     keys = make_keys(resolved, data)

@@ -2,9 +2,9 @@
 
     python tests/bench/simulate.py [--json FILE] [--quick]
 
-The apps do nothing (a site returns 4 kB): the engine is what is timed. Each contender runs in a process of its own;
-engines alternate and figures are medians over the repetitions. "First result" is from the start of that process, imports
-included, to the end of the first round; "overhead a round" is the median time of the rounds after it.
+The apps do nothing (a site returns 4 kB): the engine is what is timed. Each contender has a process of its own;
+engines alternate and figures are medians over the repetitions. "First result" is from the start of that process, with
+imports, to the end of the first round; "overhead a round" is the median time of the rounds after it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def child(engine: str, sites: int) -> None:
             bundle = Path(folder)
             (bundle / "pyproject.toml").write_text(
                 '[project]\nname = "bench"\nversion = "0"\n[tool.flwr.app]\npublisher = "qfed"\n'
-                '[tool.flwr.app.components]\nserverapp = "a:b"\nclientapp = "a:b"\n[tool.flwr.app.config]\nkey = "value"\n'
+                '[tool.flwr.app.components]\nserverapp = "a:b"\nclientapp = "a:b"\n'
+                '[tool.flwr.app.config]\nkey = "value"\n'
             )
             run_on_ray(server, client, sites, {}, bundle)
     print("RESULT " + json.dumps({"ends": ends}))
@@ -85,7 +86,7 @@ def measure(engine: str, sites: int) -> dict[str, float]:
 
 
 def tree_memory(pid: int) -> float:
-    """Resident MB (proportional share) of a process and all its descendants, from /proc; 0 where that cannot be read."""
+    """Resident MB (proportional share) of a process and all its descendants; 0 where /proc cannot be read."""
     total, waiting = 0.0, [pid]
     while waiting:
         one = waiting.pop()
