@@ -1,1 +1,1 @@
-"""."""
+"""A site: Flower ClientApp, policy, durable state; nothing leaves it but through secure aggregation."""

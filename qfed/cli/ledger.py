@@ -2,6 +2,81 @@
 
 from __future__ import annotations
 
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+from rich.console import Console
+from rich.table import Table
+
+from qfed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from qfed.privacy.ledger import Ledger
 
 app = typer.Typer(help="Read a site's privacy ledger.", no_args_is_help=True)
+File = Annotated[Path, typer.Argument(help="The ledger, e.g. runs/demo/ledgers/site-0.db.")]
+Delta = Annotated[float, typer.Option("--delta", help="Delta at which epsilon is told.")]
+
+
+@app.command()
+def show(
+    path: File,
+    delta: Delta = 1e-5,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Show what each run has charged to each data set, and epsilon in all."""
+    book = _open(path, delta)
+    reserved = sorted(
+        (entry for entry in book.entries() if entry.kind == "reserve"), key=lambda entry: (entry.dataset, entry.run)
+    )
+    rows = []
+    for (dataset, run), group in groupby(reserved, key=lambda entry: (entry.dataset, entry.run)):
+        entries = list(group)
+        rows.append(
+            {
+                "dataset": dataset,
+                "run": run,
+                "rounds": len(entries),
+                "planned_rounds": entries[0].planned_rounds,
+                "steps": sum(entry.steps for entry in entries),
+                "sampling_rate": entries[0].sampling_rate,
+                "noise_multiplier": entries[0].noise_multiplier,
+            }
+        )
+    spent = {dataset: book.spent(dataset) for dataset in dict.fromkeys(str(row["dataset"]) for row in rows)}
+    book.close()
+    if as_json:
+        typer.echo(json.dumps({"delta": delta, "spent": spent, "runs": rows}, indent=2))
+        return
+    table = Table(title=f"{path}: epsilon at delta = {delta:g}")
+    for title in ("data set", "run", "rounds", "steps", "sampling rate", "noise multiplier"):
+        table.add_column(title, justify="left" if title in ("data set", "run") else "right")
+    for row in rows:
+        rounds = f"{row['rounds']} of {row['planned_rounds']}"
+        rate, sigma = f"{row['sampling_rate']:g}", f"{row['noise_multiplier']:.4g}"
+        table.add_row(str(row["dataset"]), str(row["run"]), rounds, str(row["steps"]), rate, sigma)
+    console = Console()
+    console.print(table)
+    for dataset, epsilon in spent.items():
+        console.print(f"{dataset}: epsilon {epsilon:.4g} spent in all")
+
+
+@app.command()
+def verify(path: File) -> None:
+    """Check that no row was changed since it was written."""
+    book = _open(path, 1e-5)
+    try:
+        typer.echo(f"{path}: {book.verify()} rows, chain intact")
+    finally:
+        book.close()
+
+
+def _open(path: Path, delta: float) -> Ledger:
+    from qfed.privacy.ledger import Ledger, Limits
+
+    if not path.is_file():
+        raise ConfigError(f"there is no ledger at path={str(path)!r}; a simulation leaves them in DIR/ledgers")
+    return Ledger(path, Limits(float("inf"), delta))
