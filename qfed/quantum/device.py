@@ -92,6 +92,12 @@ class DeviceCircuit:
         out: Tensor = _run(inputs, weights.expand(inputs.shape[0], -1), self)
         return out
 
+    def per_sample(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]:
+        """x (B, D), flat w (P,) -> (B, width), and dL/dout -> (dL/dx (B, D), dL/dw (B, P)) per record."""
+        every = weights.expand(inputs.shape[0], -1)
+        out = isolated(self.rows, inputs, every)
+        return out, lambda cotangent: isolated(self.pull, inputs, every, cotangent, inputs_too=True)
+
     def weight_gradients(self, inputs: Tensor, weights: Tensor, cotangent: Tensor) -> Tensor:
         """Per record: x (B, D), w (P,), dL/dout (B, width) -> dL/dw (B, P)."""
         return self.pull(inputs, weights.expand(inputs.shape[0], -1), cotangent, inputs_too=False)[1]

@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from qfed.errors import CircuitError, ShapeError
 from qfed.quantum.compiled import Compiled, compile_circuit
 from qfed.quantum.device import DeviceCircuit, why_not_compiled
+from qfed.quantum.explain import explain
 from qfed.quantum.gates import Uncompilable
 from qfed.quantum.persample import register_with_opacus
 from qfed.quantum.trace import Circuit
 
+PerSample = Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]]
 InitMethod = Callable[[Tensor], Tensor] | Mapping[str, Any] | None
 _COMPUTE = (torch.float32, torch.float64)
 
@@ -101,6 +103,37 @@ class QuantumLayer(nn.Module):
             device = qml.device(self.fallback, wires=self._circuit.wires)
         keep = self.qnode if self.fallback is None else None
         return DeviceCircuit(self._circuit.func, device, self.input_arg, self.weight_shapes, reason, self.shots, keep)
+
+    def per_sample(self, inputs: Tensor) -> tuple[Tensor, PerSample]:
+        """x (B, D) -> the layer's result, and the function dL/dresult -> (dL/dx (B, D), {weight: (B, *shape)}).
+
+        Per-sample gradients without autograd, hooks or functorch: the fast path for a model that does its own
+        backward pass. The result carries no graph.
+        """
+        if inputs.dim() != 2:
+            raise ShapeError(f"per_sample takes inputs of shape (B, D), got inputs of shape={tuple(inputs.shape)}")
+        with torch.no_grad():
+            x = self.checked(inputs)
+            runner = self.runner(x.shape[1])
+            layout = runner.layout(x.shape[1])
+            rows, pull = runner.per_sample(x, self.flat_weights(x))
+
+        def gradients(grad_output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+            with torch.no_grad():
+                of_inputs, of_weights = pull(layout.rows(grad_output).to(x))
+                sizes = [math.prod(s) for s in self.weight_shapes.values()]
+                parts = torch.split_with_sizes(of_weights, sizes, dim=1)
+                shaped = {
+                    name: part.reshape(x.shape[0], *shape)
+                    for (name, shape), part in zip(self.weight_shapes.items(), parts, strict=True)
+                }
+            return of_inputs, shaped
+
+        return layout.shape(rows, x.shape[:1]).to(inputs.dtype), gradients
+
+    def explain(self, features: int) -> str:
+        """What runs records of `features` numbers, what it costs, and what fell back and why."""
+        return explain(self.runner(features))
 
     def flat_weights(self, like: Tensor) -> Tensor:
         """All weights, one after the other, in the dtype and on the device of `like`."""
