@@ -111,14 +111,15 @@ def encode(
             raise _mismatch(f"block={block.name} has shape ({block.size},), got {x.shape}")
         for begin in range(0, block.size, _CHUNK):
             part = x[begin : begin + _CHUNK].astype(np.float64)
-            _check_values(block, part, begin)
+            greatest = _check_values(block, part, begin) * block.scale
             part *= block.scale
             if block.scale != 1.0 or not np.array_equal(part, np.rint(part)):
                 part += rng.random(len(part))
                 np.floor(part, out=part)
-                # A value at the bound whose scaled form rounds up in floating point stays at the magnitude.
-                np.clip(part, -block.magnitude, block.magnitude, out=part)
-            signed[at + begin : at + begin + len(part)] = part.astype(np.int64)
+                if greatest + 1 > block.magnitude:
+                    # A value at the bound whose scaled form rounds up in floating point stays at the magnitude.
+                    np.clip(part, -block.magnitude, block.magnitude, out=part)
+            signed[at + begin : at + begin + len(part)] = part  # integers by now, within the ring by `check`
         at += block.size
     return vector
 
@@ -154,11 +155,12 @@ def decode(layout: Layout, total: NDArray[Any], survivors: int) -> dict[str, NDA
     return sums
 
 
-def _check_values(block: Block, part: NDArray[np.float64], begin: int) -> None:
+def _check_values(block: Block, part: NDArray[np.float64], begin: int) -> float:
+    """Return the greatest magnitude of the values, if all may be encoded."""
     low, high = float(part.min()), float(part.max())  # NaN if any is, so one pass sees everything
     least = 0.0 if block.name == WEIGHT else -block.bound
     if low >= least and high <= block.bound:
-        return
+        return max(-low, high)
     finite = np.isfinite(part)
     if not finite.all():
         where = begin + int(np.argmin(finite))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from qfed.secagg import primitives
 
-_STRETCH = 1 << 16  # bytes of key stream made at a time
+_STRETCH = 1 << 17  # bytes of key stream made at a time
 _ZEROS = bytes(_STRETCH)
 _WORTH_THREADS = 1 << 24  # bytes of key stream below which a second thread costs more than it brings
 

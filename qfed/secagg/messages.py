@@ -169,8 +169,8 @@ class UnmaskBody(Message):
 class Common(Message):
     """The part of an epoch that is the same for every site.
 
-    `sites` and `digests` name each site's bundle; `bundles` are those of openers and drawn members in full;
-    `nonces` are the openers'; `headers` are the Reply(SetupBody) of the members who finished the setup.
+    `sites` and `digests` name each site's bundle; `bundles` are the openers' in full; `nonces` are the openers';
+    `headers` are the Reply(SetupBody) of the members who finished the setup.
     """
 
     KIND: ClassVar[int] = 48

@@ -47,7 +47,7 @@ class ServerEpoch:
         setups: Mapping[int, SetupReply],
     ) -> Self:
         """Put together what every site must see from the verified parts of a setup."""
-        shown = set(transcript.openers) | set(transcript.drawn)
+        shown = set(transcript.openers)
         common = Common(
             transcript.sites,
             tuple(bundle.digest for bundle in bundles),

