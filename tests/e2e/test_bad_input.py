@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from qfed.cli.app import main
+
 pytestmark = pytest.mark.e2e
 
 QFED = Path(sys.executable).parent / "qfed"
@@ -44,7 +46,7 @@ CASES: list[tuple[str, list[str], str, str | None, list[str]]] = [
     ("more sites than records", ["--set", "federation.sites=600"], "", None, ["federation.sites=600", "569"]),
     ("unknown data set", ["--set", "data.source=brest_cancer"], "", None, ["brest_cancer", "did you mean"]),
     ("missing file", [], COLUMNS, None, ["table.csv"]),
-    ("no rows", [], COLUMNS, HEADER, ["table.csv", "no rows"]),
+    ("no rows", [], COLUMNS, HEADER, ["table.csv", "zero rows"]),
     ("missing column", [], COLUMNS, "age,ill\n3,1\n", ["smoker"]),
     ("an empty cell", [], COLUMNS, GOOD + ",yes,1\n", ["age", "missing"]),
     ("a string in a number", [], COLUMNS, GOOD + "old,yes,1\n", ["age", "old"]),
@@ -62,29 +64,65 @@ CASES: list[tuple[str, list[str], str, str | None, list[str]]] = [
 ]  # fmt: skip
 
 
+def prepare(folder: Path, text: str, table: str | None) -> set[str]:
+    (folder / "own.py").write_text(CIRCUIT)
+    (folder / "run.toml").write_text(text)
+    if table is not None:
+        (folder / "table.csv").write_text(table)
+    return names_in(folder)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name != "__pycache__"}
+
+
+def check(error: str, named: list[str]) -> None:
+    assert error.startswith("error:")
+    assert "Traceback" not in error
+    assert len(error) < 1500
+    assert error.count("\n") == 1, "one paragraph"
+    for name in named:
+        assert name in error
+
+
+def arguments_of(arguments: list[str]) -> list[str]:
+    return ["simulate", "run.toml", *arguments, "--out", "out", "--quiet"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "text", "table", "named"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
-def test_bad_input(tmp_path: Path, arguments: list[str], text: str, table: str | None, named: list[str]) -> None:
-    (tmp_path / "own.py").write_text(CIRCUIT)
-    (tmp_path / "run.toml").write_text(text)
-    if table is not None:
-        (tmp_path / "table.csv").write_text(table)
-    before = {path.name for path in tmp_path.iterdir()}
-    done = subprocess.run(
-        [QFED, "simulate", "run.toml", *arguments, "--out", "out", "--quiet"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def test_bad_input(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    text: str,
+    table: str | None,
+    named: list[str],
+) -> None:
+    """The whole command, in this process: importing torch 22 times would take minutes."""
+    before = prepare(tmp_path, text, table)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["qfed", *arguments_of(arguments)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    written = capsys.readouterr()
+    assert ended.value.code == 2
+    check(written.err, named)
+    assert written.out == ""
+    assert names_in(tmp_path) == before, "nothing half-written is left behind"
+
+
+@pytest.mark.parametrize("name", ["misspelt key", "a string in a number", "a budget too small for one round"])
+def test_bad_input_to_the_installed_command(tmp_path: Path, name: str) -> None:
+    arguments, text, table, named = next(case[1:] for case in CASES if case[0] == name)
+    before = prepare(tmp_path, text, table)
+    done = subprocess.run([QFED, *arguments_of(arguments)], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-    assert done.stderr.startswith("error:")
-    assert len(done.stderr) < 1500
-    for name in named:
-        assert name in done.stderr
-    assert {path.name for path in tmp_path.iterdir()} == before, "nothing half-written is left behind"
+    check(done.stderr, named)
+    assert done.stdout == ""
+    assert names_in(tmp_path) == before
 
 
 def test_an_earlier_result_is_not_overwritten(tmp_path: Path) -> None:
