@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from qfed.errors import CircuitError
 from qfed.quantum import angles as angle_maps
 from qfed.quantum.angles import AngleMap
-from qfed.quantum.functional import Sweep
+from qfed.quantum.functional import Direct, Sweep
 from qfed.quantum.functional import circuit as run
 from qfed.quantum.isolated import isolated
 from qfed.quantum.layout import Layout, layout_of
@@ -39,6 +40,14 @@ class Compiled:
 
     def layout(self, features: int) -> Layout:
         """How the measurements make up the layer's result."""
+        return self._layout
+
+    @cached_property
+    def _has_variance(self) -> bool:
+        return any(c.square is not None for c in self.program.columns)
+
+    @cached_property
+    def _layout(self) -> Layout:
         columns = self.program.columns
         return layout_of(
             [1 if c.square is not None else c.stop - c.start for c in columns],
@@ -54,7 +63,7 @@ class Compiled:
 
     def columns(self, raw: Tensor) -> Tensor:
         """Raw outputs (B, M) -> measurements (B, width): <O^2> - <O>^2 for variances."""
-        if all(c.square is None for c in self.program.columns):
+        if not self._has_variance:
             return raw
         parts = [
             raw[:, c.start : c.stop]
@@ -70,18 +79,17 @@ class Compiled:
         Outside of autograd: nothing is recorded and nothing may require gradients.
         """
         own, shared = self.angles.own(inputs, weights), self.angles.shared(weights)
-        state = None if self.state is None else self.state.own(inputs, weights).unsqueeze(0)
-        sweep = Sweep(self.program, self.plan, keep=True)
-        lifted = own.unsqueeze(0), shared.unsqueeze(0), state
-        raw = sweep.forward(*lifted).squeeze(0)
+        state = None if self.state is None else self.state.own(inputs, weights)
+        if own is inputs:
+            own = own.clone()  # the caller may change its tensor before the pull
+        sweep = Direct(self.program, self.plan, own, shared, state)
+        raw = sweep.out
 
         def pull(cotangent: Tensor) -> tuple[Tensor, Tensor]:
-            found = sweep.backward(*lifted, self._raw_cotangent(raw, cotangent).unsqueeze(0))
-            of_own, of_shared = found[0].squeeze(0), found[1].squeeze(0)
+            of_own, of_shared, of_state = sweep.pull(self._raw_cotangent(raw, cotangent))
             of_inputs = self.angles.input_gradients(inputs, weights, of_own)
             of_weights = self.angles.weight_gradients(inputs, weights, of_own, of_shared)
-            if self.state is not None:
-                of_state = found[2].squeeze(0)
+            if self.state is not None and of_state is not None:
                 none = of_state.new_zeros(of_state.shape[0], 0)
                 of_inputs = of_inputs + self.state.input_gradients(inputs, weights, of_state)
                 of_weights = of_weights + self.state.weight_gradients(inputs, weights, of_state, none)
@@ -90,7 +98,7 @@ class Compiled:
         return self.columns(raw), pull
 
     def _raw_cotangent(self, raw: Tensor, cotangent: Tensor) -> Tensor:
-        if all(c.square is None for c in self.program.columns):
+        if not self._has_variance:
             return cotangent
         with torch.enable_grad():
             leaf = raw.detach().requires_grad_()
@@ -98,8 +106,7 @@ class Compiled:
 
     def weight_gradients(self, inputs: Tensor, weights: Tensor, cotangent: Tensor) -> Tensor:
         """Per record: x (B, D), w (P,), dL/dout (B, width) -> dL/dw (B, P)."""
-        with torch.no_grad():
-            return self.per_sample(inputs.detach(), weights.detach())[1](cotangent)[1]
+        return self.per_sample(inputs.detach(), weights.detach())[1](cotangent.detach())[1]
 
 
 def compile_circuit(circuit: Circuit, features: int, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:

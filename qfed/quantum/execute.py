@@ -69,7 +69,6 @@ def backward(
     of_own, of_shared = np.empty_like(own), np.empty((sites, batch, len(plan.shared)), dtype)
     initial = np.empty((sites, 0, 0), dtype) if state is None else state
     of_initial = np.empty_like(initial)
-    amplitudes = np.arange(initial.shape[2])
 
     def work(first: int, last: int) -> None:
         kernel.backward(
@@ -83,8 +82,8 @@ def backward(
             scratch(plan, dtype),
             final,
             cotangent,
-            _unit(dtype),
-            amplitudes,
+            _unit(lanes, dtype),
+            plan.amplitudes,
             of_own,
             of_shared,
             of_initial,
@@ -95,9 +94,9 @@ def backward(
 
 
 @cache
-def _unit(dtype: np.dtype[Any]) -> Floats:
+def _unit(lanes: int, dtype: np.dtype[Any]) -> Floats:
     """(1, -1) as vectors."""
-    unit = aligned((2, VECTOR_BYTES // dtype.itemsize), dtype)
+    unit = aligned((2, lanes), dtype)
     unit[0], unit[1] = 1, -1
     return unit.reshape(-1)
 

@@ -37,7 +37,8 @@ class Sweep:
         self.program = program
         self.plan = plan
         self.keep = keep
-        self._arguments: _Arguments | None = None
+        self._arguments: tuple[Tensor | None, ...] = ()
+        self._fingerprint: tuple[Any, ...] | None = None
         self._final: Any = None
 
     def forward(self, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:
@@ -46,7 +47,8 @@ class Sweep:
             return torch_path.forward(self.program, self.plan, own, shared, state)
         out, final = execute.forward(self.plan, *_arrays(own, shared, state), keep=self.keep)
         if final.shape[0]:
-            self._arguments, self._final = _Arguments.of(own, shared, state), final
+            self._arguments = (own, shared, state)  # held, so that their memory is not reused
+            self._fingerprint, self._final = _fingerprint(own, shared, state), final
         return torch.from_numpy(out)
 
     def backward(
@@ -55,7 +57,7 @@ class Sweep:
         """Per-record gradients: own (K, B, Ro), shared (K, B, Rs), state (K, B, N) (empty without state)."""
         if own.device.type != "cpu":
             return torch_path.backward(self.program, self.plan, own, shared, state, cotangent)
-        same = self._arguments is not None and self._arguments == _Arguments.of(own, shared, state)
+        same = self._fingerprint is not None and self._fingerprint == _fingerprint(own, shared, state)
         x, w, psi, c = _arrays(own, shared, state, cotangent)
         final = self._final if same else np.zeros((0, 0), x.dtype)
         found = execute.backward(self.plan, x, w, psi, c, final)
@@ -63,29 +65,49 @@ class Sweep:
         return torch.from_numpy(found.own), torch.from_numpy(found.shared), of_state
 
 
-@dataclass(frozen=True, eq=False)
-class _Arguments:
-    """Which tensors, in which state: the same memory, unchanged since (torch counts changes in place)."""
+class Direct:
+    """One site's sweep without autograd: `out` (B, M), and `pull` for the gradients of every record."""
 
-    tensors: tuple[Tensor | None, ...]  # held, so that their memory is not reused
-    key: tuple[Any, ...]
+    def __init__(self, program: Program, plan: Plan, own: Tensor, shared: Tensor, state: Tensor | None) -> None:
+        self._sweep: Sweep | None = None
+        self._tensors: tuple[Tensor, Tensor, Tensor | None]
+        self._tensors = (own.unsqueeze(0), shared.unsqueeze(0), None if state is None else state.unsqueeze(0))
+        if own.device.type != "cpu":
+            self._sweep = Sweep(program, plan, keep=False)
+            first, second, third = self._tensors
+            self.out = self._sweep.forward(first, second, third)[0]
+            return
+        self._plan = plan
+        self._arrays = _arrays(*self._tensors)
+        out, self._final = execute.forward(plan, *self._arrays, keep=True)
+        self.out = torch.from_numpy(out[0])
 
-    @staticmethod
-    def of(*tensors: Tensor | None) -> _Arguments | None:
-        if any(t is not None and t.is_inference() for t in tensors):
-            return None  # changes of these are not counted
-        key = tuple(None if t is None else (t.data_ptr(), t._version, t.shape, t.stride()) for t in tensors)
-        return _Arguments(tensors, key)
+    def pull(self, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """dL/dout (B, M) -> dL/down (B, Ro), dL/dshared (B, Rs), dL/dstate (B, N) or None."""
+        if self._sweep is not None:
+            x, w, psi = self._tensors
+            found = self._sweep.backward(x, w, psi, cotangent.unsqueeze(0))
+            return found[0][0], found[1][0], None if psi is None else found[2][0]
+        c = cotangent.contiguous().numpy()[None]
+        own, shared, state = self._arrays
+        g = execute.backward(self._plan, own, shared, state, c, self._final)
+        of_state = None if g.state is None else torch.from_numpy(g.state[0])
+        return torch.from_numpy(g.own[0]), torch.from_numpy(g.shared[0]), of_state
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Arguments) and self.key == other.key
 
-    def __hash__(self) -> int:
-        return hash(self.key)
+def _fingerprint(*tensors: Tensor | None) -> tuple[Any, ...] | None:
+    """The same memory, unchanged since: torch counts changes in place (but not those of inference tensors)."""
+    found: list[Any] = []
+    for t in tensors:
+        if t is not None:
+            if t.is_inference():
+                return None
+            found += (t.data_ptr(), t._version, t.shape, t.stride())
+    return tuple(found)
 
 
 def _arrays(*tensors: Tensor | None) -> tuple[Any, ...]:
-    return tuple(None if t is None else t.detach().contiguous().numpy() for t in tensors)
+    return tuple([None if t is None else t.detach().contiguous().numpy() for t in tensors])
 
 
 def circuit(sweep: Sweep, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:

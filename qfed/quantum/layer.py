@@ -112,24 +112,24 @@ class QuantumLayer(nn.Module):
         """
         if inputs.dim() != 2:
             raise ShapeError(f"per_sample takes inputs of shape (B, D), got inputs of shape={tuple(inputs.shape)}")
-        with torch.no_grad():
-            x = self.checked(inputs)
-            runner = self.runner(x.shape[1])
-            layout = runner.layout(x.shape[1])
-            rows, pull = runner.per_sample(x, self.flat_weights(x))
+        x = self.checked(inputs).detach()
+        runner = self.runner(x.shape[1])
+        layout = runner.layout(x.shape[1])
+        rows, pull = runner.per_sample(x, self.flat_weights(x).detach())
 
         def gradients(grad_output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            with torch.no_grad():
-                of_inputs, of_weights = pull(layout.rows(grad_output).to(x))
-                sizes = [math.prod(s) for s in self.weight_shapes.values()]
-                parts = torch.split_with_sizes(of_weights, sizes, dim=1)
-                shaped = {
-                    name: part.reshape(x.shape[0], *shape)
-                    for (name, shape), part in zip(self.weight_shapes.items(), parts, strict=True)
-                }
-            return of_inputs, shaped
+            of_inputs, of_weights = pull(layout.rows(grad_output.detach()).to(x))
+            return of_inputs, self.split_records(of_weights)
 
         return layout.shape(rows, x.shape[:1]).to(inputs.dtype), gradients
+
+    def split_records(self, flat: Tensor) -> dict[str, Tensor]:
+        """(B, P) -> (B, *shape) for each weight."""
+        parts = torch.split_with_sizes(flat, [math.prod(s) for s in self.weight_shapes.values()], dim=1)
+        return {
+            name: part.reshape(flat.shape[0], *shape)
+            for (name, shape), part in zip(self.weight_shapes.items(), parts, strict=True)
+        }
 
     def explain(self, features: int) -> str:
         """What runs records of `features` numbers, what it costs, and what fell back and why."""
@@ -138,7 +138,9 @@ class QuantumLayer(nn.Module):
     def flat_weights(self, like: Tensor) -> Tensor:
         """All weights, one after the other, in the dtype and on the device of `like`."""
         parts = [getattr(self, name).reshape(-1) for name in self.weight_shapes]
-        return torch.cat(parts).to(like) if parts else like.new_zeros(0)
+        if not parts:
+            return like.new_zeros(0)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(like)
 
     def checked(self, inputs: Tensor) -> Tensor:
         """Inputs in the dtype the kernel computes in."""

@@ -41,15 +41,9 @@ def grad_sample(layer: Any, activations: list[Tensor], backprops: Tensor) -> dic
     gradients = runner.weight_gradients(flat, layer.flat_weights(flat).detach(), cotangent)
     if flat.shape[0] != batch:
         gradients = gradients.reshape(batch, *x.shape[1:-1], -1).flatten(1, -2).sum(1)
-    found: dict[Any, Tensor] = {}
-    start = 0
-    for name, shape in layer.weight_shapes.items():
-        weight = getattr(layer, name)
-        stop = start + weight.numel()
-        if weight.requires_grad:
-            found[weight] = gradients[:, start:stop].reshape(batch, *shape).to(weight)
-        start = stop
-    return found
+    weights = {name: getattr(layer, name) for name in layer.weight_shapes}
+    by_name = layer.split_records(gradients)
+    return {w: by_name[name].to(w) for name, w in weights.items() if w.requires_grad}
 
 
 def norm_sample(layer: Any, activations: list[Tensor], backprops: Tensor) -> dict[Any, Tensor]:

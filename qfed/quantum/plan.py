@@ -47,6 +47,7 @@ class Plan:
     coefficients: np.ndarray
     outcomes: Ints
     outputs: int
+    prepared: int  # amplitudes that the caller prepares; 0 for |0...0>
 
     @property
     def size(self) -> int:
@@ -72,7 +73,12 @@ class Plan:
             np.arange(self.outputs),
         )
 
-    @property
+    @cached_property
+    def amplitudes(self) -> np.ndarray:
+        """Indices of the prepared amplitudes."""
+        return np.arange(self.prepared)
+
+    @cached_property
     def cost(self) -> int:
         """Vector operations of a group of records in a forward sweep, roughly; the backward sweep has three times."""
         return self.size * (
@@ -129,6 +135,7 @@ def make_plan(program: Program, shared_rows: Sequence[int]) -> Plan:
         coefficients=program.coefficients[others],
         outcomes=_outcomes(program.outcomes, program.size, 1 << wires),
         outputs=program.outputs,
+        prepared=program.size if program.has_state else 0,
     )
 
 

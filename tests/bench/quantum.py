@@ -179,7 +179,7 @@ def serve(name):
 class Contender:
     def __init__(self, name):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-        self.process = subprocess.Popen(  # noqa: S603
+        self.process = subprocess.Popen(
             [sys.executable, __file__, "--serve", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -468,7 +468,7 @@ def first_calls(figures):
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
         for state in ("cold", "warm"):
-            done = subprocess.run(  # noqa: S603
+            done = subprocess.run(
                 [sys.executable, "-c", FIRST_CALL], env=environment, capture_output=True, text=True, check=True
             )
             kernel, first, later = (float(v) for v in done.stdout.split())
