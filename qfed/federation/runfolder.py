@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,10 @@ class RunFolder:
         """The last checkpoint; StateError when there is none or it cannot be read."""
         file = self.path / "checkpoint.npz"
         try:
-            with np.load(file, allow_pickle=False) as parts:
+            # Opened here: numpy leaves a file that it opened itself open when the archive is broken.
+            with file.open("rb") as archive, np.load(archive, allow_pickle=False) as parts:
                 vector, history = parts["vector"], json.loads(parts["history"].tobytes())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StateError(f"the checkpoint {file} cannot be read ({error}); start the run anew") from None
         return Checkpoint(
             vector=vector,

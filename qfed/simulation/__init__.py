@@ -17,14 +17,14 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from qfed.config import RunConfig, anchored, load_config, to_toml
-from qfed.data import load, partition
+from qfed.data import SiteData, load, partition
 from qfed.errors import ConfigError, QuorumLost
 from qfed.federation.files import write_atomically
 from qfed.federation.local import learner_for
@@ -33,7 +33,7 @@ from qfed.federation.runfolder import Checkpoint
 from qfed.federation.statement import privacy_statement
 from qfed.models import save_model
 from qfed.report import write_report, write_result
-from qfed.simulation.arms import LABELS, Arm, compare, run_arm
+from qfed.simulation.arms import LABELS, Arm, compare, pooled, run_arm
 from qfed.simulation.provision import make_keys
 
 _PACKAGES = ("qfed", "flwr", "torch", "pennylane", "opacus", "dp-accounting", "numba", "numpy", "cryptography")
@@ -102,7 +102,7 @@ def simulate(
             for name, site, spent in zip(keys.names, data, arm.spent, strict=True)
         )
         seconds["total"] = time.monotonic() - began
-        result = _result(resolved, run, arm, tuple(comparisons), sites, seconds)
+        result = _result(resolved, run, data, arm, tuple(comparisons), sites, seconds)
         if out is not None:
             _write(folder, resolved, arm, result, keys.names)
     return result
@@ -111,6 +111,7 @@ def simulate(
 def _result(
     config: RunConfig,
     run: str,
+    data: Sequence[SiteData],
     arm: Arm,
     comparisons: tuple[Comparison, ...],
     sites: tuple[SiteRecord, ...],
@@ -118,10 +119,13 @@ def _result(
 ) -> RunResult:
     state, plan = arm.state, arm.learner.plan
     rounds = tuple(record.model_copy(update={"epsilon": plan.epsilon(record.round)}) for record in state.rounds)
-    scored = [record.metrics for record in rounds if record.metrics is not None]
-    final = state.final or (scored[-1] if scored else state.initial)
-    if final is None:
-        raise QuorumLost("no round told how good the model is; look at the log of the sites")
+    if not any(record.status == "aggregated" for record in rounds):
+        why = "; ".join(
+            f"{dropout.site}: {dropout.reason}" for record in rounds[-1:] for dropout in record.dropouts[:5]
+        )
+        raise QuorumLost(f"all {len(rounds)} rounds failed, so nothing was learned; in the last one: {why}")
+    # A run that stopped has no round left in which the sites would score the model that it keeps.
+    final = state.final or pooled(arm.learner, state.vector, data)
     return RunResult(
         status="completed" if state.status == "completed" and state.final is not None else "stopped",
         run=run,

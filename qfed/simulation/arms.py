@@ -25,7 +25,7 @@ from qfed.federation import wire
 from qfed.federation.contribution import Evaluation
 from qfed.federation.engine import run_in_process
 from qfed.federation.local import Learner, learner_for
-from qfed.federation.result import Comparison
+from qfed.federation.result import Comparison, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.simulation.provision import Keys, provision
@@ -186,9 +186,7 @@ def _each_alone(
             vector = (vector + update).astype(np.float32)
         if ledger is not None:
             ledger.close()
-        sums = [learner.evaluate(vector, other.test) for other in data]
-        pooled = Evaluation(sum(s.score for s in sums), sum(s.loss for s in sums), sum(s.records for s in sums))
-        metrics.append(pooled.means(learner.metric, target_unit(config)))
+        metrics.append(pooled(learner, vector, data))
     mean = metrics[0].model_copy(
         update={
             "score": float(np.mean([m.score for m in metrics])),
@@ -202,6 +200,13 @@ def _each_alone(
         metrics=mean,
         epsilon=learner.plan.epsilon(config.training.rounds),
     )
+
+
+def pooled(learner: Learner, vector: np.ndarray, data: Sequence[SiteData]) -> Score:
+    """The score of a model (P,) on all sites' held-out records, computed here and not through the protocol."""
+    sums = [learner.evaluate(vector, site.test) for site in data]
+    total = Evaluation(sum(s.score for s in sums), sum(s.loss for s in sums), sum(s.records for s in sums))
+    return total.means(learner.metric, target_unit(learner.config))
 
 
 def _reader(site: SiteData) -> Callable[[], Records]:

@@ -68,7 +68,6 @@ class SecureChannel:
         self._session = ServerSession(federation, run)
         self._epoch: ServerEpoch | None = None
         self._first_round = 0
-        self._epochs = 0
         self._absent: dict[str, str] = {}
 
     def aggregate(self, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
@@ -90,8 +89,8 @@ class SecureChannel:
         """The epoch that covers `round`; a new one when there is none or its rounds are used up."""
         if self._epoch is None or round - self._first_round >= self._federation.policy.epoch_rounds:
             self._epoch = None
-            self._epochs += 1
-            setup = self._session.begin_epoch(self._epochs, self._exchange.sites)
+            # Named after its first round: it grows, also for an aggregator that starts again from its checkpoint.
+            setup = self._session.begin_epoch(round, self._exchange.sites)
             hello = self._ask("setup", setup.hello(), round)
             reveal = self._ask("setup", setup.reveal(hello.bodies()), round)
             sealed = self._ask("setup", setup.setup(reveal.bodies()), round)

@@ -106,7 +106,7 @@ def _advance(
             state,
             vector=vector,
             round=round,
-            initial=before if round == 1 else state.initial,
+            initial=state.initial if any(map(_aggregated, state.rounds)) else state.initial or before,
             rounds=(*_scored(state.rounds, before), record),
             taken_part=taken_part,
         ),
@@ -121,10 +121,15 @@ def _score(sums: Mapping[str, np.ndarray] | None, metric: str, unit: float) -> S
 
 
 def _scored(rounds: tuple[RoundRecord, ...], score: Score | None) -> tuple[RoundRecord, ...]:
-    """The last round gets the score that its model was given one round later."""
-    if not rounds or score is None:
+    """The last aggregated round, and failed ones after it, get the score that their model was given a round later."""
+    if score is None:
         return rounds
-    return (*rounds[:-1], rounds[-1].model_copy(update={"metrics": score}))
+    last = max((at for at, record in enumerate(rounds) if _aggregated(record)), default=0)
+    return rounds[:last] + tuple(record.model_copy(update={"metrics": score}) for record in rounds[last:])
+
+
+def _aggregated(record: RoundRecord) -> bool:
+    return record.status == "aggregated"
 
 
 def _with_traffic(state: Checkpoint, traffic: Traffic) -> Checkpoint:
