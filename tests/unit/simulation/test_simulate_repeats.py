@@ -1,4 +1,4 @@
-"""The same configuration gives the same result, byte for byte but for times; with privacy, but for the noise as well."""
+"""The same configuration gives the same result, byte for byte but for times; with privacy, but for noise as well."""
 
 from __future__ import annotations
 
