@@ -144,19 +144,21 @@ class KemKey:
 
     def public(self) -> bytes:
         """Return ML-KEM-768 | X25519 public keys, 1216 bytes."""
-        mlkem, x25519 = self._keys()
+        mlkem, x25519 = self._keys
         return mlkem.public_key().public_bytes_raw() + x25519.public_key().public_bytes_raw()
 
     def open(self, sealed: bytes, info: bytes) -> bytes:
         """Return what was sealed to this key under `info`, else raise SecAggRefused(SEALED_KEY_UNREADABLE)."""
         try:
-            return _SUITE.decrypt(sealed, MLKEM768X25519PrivateKey(*self._keys()), info=info)
+            return _SUITE.decrypt(sealed, MLKEM768X25519PrivateKey(*self._keys), info=info)
         except (InvalidTag, ValueError) as error:
             raise SecAggRefused(
                 Reason.SEALED_KEY_UNREADABLE, "a sealed key does not open under its transcript, sender and receiver"
             ) from error
 
+    @cached_property
     def _keys(self) -> tuple[MLKEM768PrivateKey, X25519PrivateKey]:
+        """Both keys, expanded once: a site opens a sealed key of every member."""
         return (
             MLKEM768PrivateKey.from_seed_bytes(self.secret[:64]),
             X25519PrivateKey.from_private_bytes(self.secret[64:]),
