@@ -7,14 +7,25 @@ log says so; nothing fails.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 _LOG = logging.getLogger("qfed.quantum")
+
+
+def fingerprint(*modules: ModuleType) -> str:
+    """Hash of the modules' sources."""
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
 
 
 def keep_on_disk(*kernels: Any) -> None:

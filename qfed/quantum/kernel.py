@@ -15,8 +15,9 @@ from __future__ import annotations
 from typing import Any
 
 from qfed.quantum import blocks, product, tables, walsh
+from qfed.quantum import lanes as lanes_of
 from qfed.quantum import measure as measuring
-from qfed.quantum.cache import keep_on_disk
+from qfed.quantum.cache import fingerprint, keep_on_disk
 from qfed.quantum.compiler import compiled
 from qfed.quantum.lanes import fill, load, mul, store
 
@@ -102,7 +103,7 @@ def _evolve(state: Any, steps: Any, block_rows: Any, cosine: Any, sine: Any, fol
 
 
 @compiled
-def forward(
+def _forward(
     first: int,
     last: int,
     count: int,
@@ -148,7 +149,7 @@ def forward(
 
 
 @compiled
-def backward(
+def _backward(
     first: int,
     last: int,
     count: int,
@@ -225,4 +226,21 @@ def backward(
             _out_of_lanes(adjoint, amplitudes, start, lanes, of_initial[site])
 
 
+def _entries(sources: str) -> tuple[Any, Any]:
+    """Numba's disk cache watches one file; a closure over the fingerprint of all our sources makes it watch all."""
+
+    @compiled
+    def forward(*arguments: Any) -> None:
+        if len(sources) > 0:
+            _forward(*arguments)
+
+    @compiled
+    def backward(*arguments: Any) -> None:
+        if len(sources) > 0:
+            _backward(*arguments)
+
+    return forward, backward
+
+
+forward, backward = _entries(fingerprint(blocks, lanes_of, measuring, product, tables, walsh))
 keep_on_disk(forward, backward)

@@ -2,7 +2,7 @@
 
 LLVM splits a vector into what the machine has (AVX-512, AVX2, SSE, NEON), so this is portable; arithmetic is
 IEEE with contraction of a*b+c only. `load`/`store` see a contiguous array as an array of vectors; no bounds
-check. Numba's disk cache looks at the file of a kernel alone: touch kernel.py when this file changes.
+check.
 """
 
 from __future__ import annotations
