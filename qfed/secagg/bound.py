@@ -1,9 +1,9 @@
 """Prints how many colluders each size of federation withstands (SECURITY.md has the derivation).
 
-    python -m qfed.secagg.bound [SITES ...]
+python -m qfed.secagg.bound [SITES ...]
 
-    c < L - 2d  and  m - c >= 2      surely, for colluders that are all on the committee
-    P[failure]                       of a drawn committee when a tenth of all sites collude (collusion.failure_log2)
+c < L - 2d  and  m - c >= 2      surely, for colluders that are all on the committee
+P[failure]                       of a drawn committee when a tenth of all sites collude (collusion.failure_log2)
 """
 
 from __future__ import annotations

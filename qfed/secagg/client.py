@@ -26,6 +26,7 @@ from qfed.secagg.federation import Federation
 from qfed.secagg.identity import Identity
 from qfed.secagg.masking import add_streams
 from qfed.secagg.messages import (
+    ConfirmRequest,
     HelloRequest,
     RecoveryRequest,
     RevealRequest,
@@ -83,12 +84,14 @@ class ClientSession:
                 return self._reveal(RevealRequest.decode(request))
             case SetupRequest.KIND:
                 return self._setup(SetupRequest.decode(request))
+            case ConfirmRequest.KIND:
+                return self._confirm(ConfirmRequest.decode(request))
             case UnmaskRequest.KIND:
                 return self._unmask(UnmaskRequest.decode(request))
             case RecoveryRequest.KIND:
                 return self._recover(RecoveryRequest.decode(request))
             case kind:
-                raise SecAggRefused(Reason.WRONG_KIND, f"a site answers requests of kinds 1 to 6, got kind={kind}")
+                raise SecAggRefused(Reason.WRONG_KIND, f"a site answers requests of kinds 1 to 7, got kind={kind}")
 
     def round_of(self, request: bytes) -> tuple[int, int]:
         """Return the verified (epoch, round) of an upload request, installing the epoch's keys if it brings them."""
@@ -152,6 +155,11 @@ class ClientSession:
         place = self._place(message)
         with self._store.transaction() as step:
             return client_setup.setup(step, self.identity, self.federation, place, message)
+
+    def _confirm(self, message: ConfirmRequest) -> bytes:
+        place = self._place(message)
+        with self._store.transaction() as step:
+            return client_setup.confirm(step, self.identity, self.federation, place, message.common)
 
     def _installed(self, step: Transaction, place: Place, message: UploadRequest | UnmaskRequest) -> SiteEpoch:
         """Return the epoch's keys, installing them from the request when they are new."""
@@ -287,7 +295,14 @@ class ClientSession:
             raise SecAggRefused(Reason.LOST_UNREGISTERED, "lost members are members of this epoch's committee")
 
     def _place(
-        self, message: HelloRequest | RevealRequest | SetupRequest | UploadRequest | UnmaskRequest | RecoveryRequest
+        self,
+        message: HelloRequest
+        | RevealRequest
+        | SetupRequest
+        | ConfirmRequest
+        | UploadRequest
+        | UnmaskRequest
+        | RecoveryRequest,
     ) -> Place:
         """Check federation and run, and return where the message belongs."""
         place = Place(self.federation.digest, self._run, message.epoch, getattr(message, "round", 0))

@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qfed.secagg import collusion, dealing, primitives
-from qfed.secagg.epoch_view import CommonView, open_common
+from qfed.secagg.epoch_view import CommonView, check_confirmed, open_common
 from qfed.secagg.federation import Federation
 from qfed.secagg.identity import Identity
 from qfed.secagg.messages import (
+    ConfirmRequest,
     HelloBody,
     HelloRequest,
     Install,
@@ -108,6 +109,21 @@ def header_digest(header: bytes) -> bytes:
     return primitives.digest("header", header)
 
 
+def confirm(
+    step: Transaction, identity: Identity, federation: Federation, place: Place, common: bytes | memoryview
+) -> bytes:
+    """Sign the view that this member is shown: one an epoch, and the only one that it will install."""
+    record = _begun(step, place)
+    view = open_common(federation, place, common)
+    me = federation.index[identity.name]
+    _check_view(federation, record, view, me)
+    if me not in view.members:
+        raise SecAggRefused(Reason.NOT_A_MEMBER, "only members of the committee shown confirm it")
+    if not record.confirmed:
+        step.put_epoch(place, replace(record, confirmed=view.digest))
+    return sign_reply(identity, place, ConfirmRequest.KIND, view.digest, step.mark, b"")
+
+
 def install(
     step: Transaction, identity: Identity, federation: Federation, place: Place, data: bytes | memoryview
 ) -> SiteEpoch:
@@ -117,6 +133,7 @@ def install(
     view = open_common(federation, place, message.common)
     me = federation.index[identity.name]
     _check_view(federation, record, view, me)
+    check_confirmed(federation, place, view, message.confirmations)
     if not len(message.sealed) == len(message.paths) == len(message.rows) == len(view.members):
         raise SecAggRefused(Reason.SEALED_KEY_FORGED, f"one sealed key of each of {len(view.members)} members is due")
     kem = KemKey(record.kem)
@@ -191,5 +208,7 @@ def _check_view(federation: Federation, record: EpochRecord, view: CommonView, m
     _check_revealed(federation, record, me, openers(federation, transcript.sites, view.digests), list(view.digests))
     if record.transcript not in (b"", transcript.digest):
         raise SecAggRefused(Reason.SPLIT_TRANSCRIPT, "this member dealt keys for another transcript of the epoch")
+    if record.confirmed not in (b"", view.digest):
+        raise SecAggRefused(Reason.SPLIT_VIEW, "this member confirmed another committee of the epoch")
     if me in view.members and view.headers[view.members.index(me)] != record.dealt[:32]:
         raise SecAggRefused(Reason.SEALED_KEY_FORGED, "the setup shown as this member's is not the one it sent")

@@ -1,11 +1,12 @@
 """How many colluders a committee withstands, and how likely a drawn one is worse.
 
     private while  c_committee < L - 2d  and  m - c >= 2
-    P[failure]  =  A * sum_{j >= L-2d} C(c, j) C(b-c, L-j) / C(b, L)
+    P[failure] <=  A * b * sum_{j >= L-2d} C(c, j) C(b-c, L-j) / C(b, L)
 
 L committee members, d of them recoverable, m least survivors; c colluding sites in all, b sites at the setup (at
 least m; the server may leave out honest ones), A setups that a site accepts before one of them is finished (each
-draws a new committee, so a server that aborts draws again). Derived in SECURITY.md; open to review.
+draws a new committee, so a server that aborts draws again), and at most b draws in one of them (a server may show
+different sets of bundles, but each draw uses up an honest site's only nonce). Derived in SECURITY.md; open to review.
 
 Cost    O(L) exact big-integer terms    Errors  SecAggMisuse(POLICY_INVALID)
 """
@@ -32,7 +33,7 @@ def colluders_tolerated(committee_size: int, recoverable_drops: int, min_survivo
 
 
 def failure_log2(committee_size: int, recoverable_drops: int, candidates: int, corrupt: int) -> float:
-    """Return log2 of the probability that a drawn committee holds L - 2d or more of the corrupt sites.
+    """Return log2 of the (bound of the) probability that a drawn committee holds L - 2d or more of the corrupt sites.
 
     -inf when it cannot happen. `candidates` is how many sites the committee is drawn from.
     """
@@ -48,7 +49,7 @@ def failure_log2(committee_size: int, recoverable_drops: int, candidates: int, c
     )
     if bad == 0:
         return -math.inf
-    probability = Fraction(bad * MOST_ATTEMPTS, math.comb(candidates, size))
+    probability = Fraction(bad * MOST_ATTEMPTS * candidates, math.comb(candidates, size))
     return min(0.0, _log2(probability.numerator) - _log2(probability.denominator))
 
 

@@ -5,11 +5,16 @@
 The view goes into every stream key, so masks cancel only among sites and members that were shown the same
 committee. Members that did not finish count as lost: L - |members| <= d, and that much less can be recovered later.
 
+Two honest sites must not be shown different subsets of the members, or lost members of the one view could be opened by
+the members of the other, whose allowance is larger. So a view that lacks a drawn member is used only when L - d members
+have signed it; an honest member signs one, and any two sets of L - d have L - 2d > c members in common. A complete view
+is the only one of its kind (a member signs one header an epoch) and needs no further trip.
+
 A plain site checks the openers' bundles, the members' headers, and that every site named is in the roster. A header
 is signed for one transcript, and the openers and the members have checked all of its bundles, so a site verifies at
 most 32 + L signatures.
 
-Errors  SecAggRefused: COMMITTEE_TOO_SMALL, BAD_TRANSCRIPT, NOT_A_MEMBER and those of transcript.py
+Errors  SecAggRefused: COMMITTEE_TOO_SMALL, NOT_CONFIRMED, BAD_TRANSCRIPT, NOT_A_MEMBER and those of transcript.py
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from functools import lru_cache
 
 from qfed.secagg import primitives
 from qfed.secagg.federation import Federation
-from qfed.secagg.messages import Common, SetupBody, SetupRequest
+from qfed.secagg.messages import Common, ConfirmRequest, SetupBody, SetupRequest
 from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import Place, open_reply, site_of
 from qfed.secagg.transcript import Transcript, build_transcript, check_order, open_bundles, openers
@@ -85,6 +90,31 @@ def _open_common(case: _Case) -> CommonView:
     return CommonView(
         view_digest(transcript, common.headers), transcript, digests, tuple(members), tuple(bodies), marks
     )
+
+
+def check_confirmed(federation: Federation, place: Place, view: CommonView, confirmations: Sequence[bytes]) -> None:
+    """Raise SecAggRefused(NOT_CONFIRMED) if a view that lacks a drawn member is not signed by L - d members."""
+    if len(view.members) == federation.policy.committee_size:
+        return
+    signers = {confirmer(federation, place, view, data) for data in confirmations}
+    if len(signers) < federation.policy.threshold:
+        raise SecAggRefused(
+            Reason.NOT_CONFIRMED,
+            f"a committee that lacks a drawn member is used when {federation.policy.threshold} members have signed it, "
+            f"got {len(signers)}",
+        )
+
+
+def confirmer(federation: Federation, place: Place, view: CommonView, data: bytes) -> int:
+    """Return the member that signed this view in a reply to a ConfirmRequest."""
+    name = site_of(data)
+    member = federation.index[federation.site(name).name]
+    if member not in view.members:
+        raise SecAggRefused(Reason.NOT_A_MEMBER, f"site={name} confirms a committee that it is not on")
+    open_reply(
+        federation, Place(place.federation, place.run, place.epoch), ConfirmRequest.KIND, view.digest, data, name
+    )
+    return member
 
 
 def view_digest(transcript: Transcript, headers: Sequence[bytes]) -> bytes:

@@ -3,6 +3,7 @@
     epoch   HelloRequest   -> Reply(HelloBody)          the site's KEM key and H(nonce): its bundle
             RevealRequest  -> Reply(RevealBody)         all bundles out, the nonce back
             SetupRequest   -> SetupReply                transcript out; signed header and sealed keys back (members)
+            ConfirmRequest -> Reply(nothing)            only when a drawn member failed the setup: members sign the view
     round   UploadRequest  -> Reply(masked vector)      carries the site's sealed keys (Install) until it has them
             UnmaskRequest  -> Reply(UnmaskBody)         survivors out; the member's sum of masks back
             RecoveryRequest-> Reply(UnmaskBody)         lost members out; shares of their round secrets back
@@ -86,6 +87,15 @@ class RecoveryRequest(Message):
     view: Digest
     survivors: Indices
     lost: Indices
+
+
+@dataclass(frozen=True)
+class ConfirmRequest(Message):
+    KIND: ClassVar[int] = 7
+    federation: Digest
+    run: Name
+    epoch: Number
+    common: Octets
 
 
 @dataclass(frozen=True)
@@ -183,13 +193,15 @@ class Common(Message):
 
 @dataclass(frozen=True)
 class Install(Message):
-    """A site's part of an epoch: what each member sealed to it, the path to the signed root, its share digests."""
+    """A site's part of an epoch: what each member sealed to it, the path to the signed root, its share digests,
+    and, if a drawn member is missing, the signatures of the others under this view."""
 
     KIND: ClassVar[int] = 49
     common: Octets
     sealed: OctetList
     paths: OctetList
     rows: OctetList
+    confirmations: OctetList
 
 
 @dataclass(frozen=True)
@@ -215,4 +227,5 @@ class EpochState(Message):
     epoch: Number
     common: Octets
     setups: OctetList
+    confirmations: OctetList
     installed: Indices

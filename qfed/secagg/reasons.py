@@ -60,6 +60,8 @@ class Reason(StrEnum):
     NOT_ASKED = "not-asked"
     NOT_A_MEMBER = "not-a-member"
     COMMITTEE_TOO_SMALL = "committee-too-small"
+    NOT_CONFIRMED = "not-confirmed"
+    SPLIT_VIEW = "split-view"
     SEALED_KEY_FORGED = "sealed-key-forged"
     SEALED_KEY_UNREADABLE = "sealed-key-unreadable"
     DEPOSIT_FORGED = "deposit-forged"

@@ -1,7 +1,7 @@
 """The aggregator's side: it holds no secret, and what it learns is the sum over the survivors.
 
     session = ServerSession(federation, run)
-    setup   = session.begin_epoch(epoch, sites)      hello -> reveal -> setup -> finish      (server_setup.py)
+    setup   = session.begin_epoch(epoch, sites)      hello -> reveal -> setup -> finish [-> confirm] (server_setup.py)
     round   = session.begin_round(epoch, r, size)    upload -> unmask [-> recovery] -> result
 
     sum_{i in U} enc(x_i) = sum y_i - sum_{u answered} M_u - sum_{v lost} sum_{i in U} PRG(h_iv,r)   mod 2^w
@@ -116,6 +116,11 @@ class ServerRound:
         if len(chosen) < policy.min_survivors:
             raise QuorumLost(
                 f"a round takes at least min_survivors={policy.min_survivors} sites, got cohort={len(chosen)}"
+            )
+        if not epoch.confirmed:
+            raise QuorumLost(
+                f"the committee of epoch={epoch.epoch} lacks a drawn member, so {policy.threshold} others must confirm "
+                "it before a round (confirm_requests); begin the next epoch if they do not"
             )
         self.place = Place(session.federation.digest, session.run, epoch.place.epoch, round_)
         self.size = size

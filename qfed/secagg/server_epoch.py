@@ -13,9 +13,9 @@ from functools import cached_property
 from typing import Self
 
 from qfed.secagg import dealing, merkle
-from qfed.secagg.epoch_view import CommonView, open_common
+from qfed.secagg.epoch_view import CommonView, confirmer, open_common
 from qfed.secagg.federation import Federation
-from qfed.secagg.messages import Common, EpochState, Install, SetupReply
+from qfed.secagg.messages import Common, ConfirmRequest, EpochState, Install, SetupReply
 from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import Place, site_of
 from qfed.secagg.transcript import Bundle, Transcript
@@ -28,6 +28,7 @@ class ServerEpoch:
         self.federation = federation
         self.place = place
         self.installed: set[str] = set()
+        self._confirmations: dict[int, bytes] = {}
         self._common = common
         self._setups = dict(setups)
         self._view: CommonView = open_common(federation, place, common)
@@ -93,6 +94,27 @@ class ServerEpoch:
         policy = self.federation.policy
         return policy.recoverable_drops - (policy.committee_size - len(self.members))
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether sites will accept the committee: it is complete, or L - d members have signed it."""
+        policy = self.federation.policy
+        return len(self.members) == policy.committee_size or len(self._confirmations) >= policy.threshold
+
+    def confirm_requests(self) -> dict[str, bytes]:
+        """Return what to send to the members before the first round; empty when every drawn member is there."""
+        if self.confirmed:
+            return {}
+        place = self.place
+        request = ConfirmRequest(place.federation, place.run, place.epoch, self._common).encode()
+        return dict.fromkeys(self.member_names, request)
+
+    def add_confirmation(self, member: str, reply: bytes) -> None:
+        """Verify a member's signature under the committee."""
+        signer = confirmer(self.federation, self.place, self._view, reply)
+        if self.federation.roster[signer].name != member:
+            raise SecAggRefused(Reason.WRONG_SITE, f"expected a confirmation of member={member}, got another's")
+        self._confirmations[signer] = bytes(reply)
+
     def install(self, site: str) -> bytes:
         """Return a site's sealed keys with all that it needs to check them."""
         at = self.names.index(site)
@@ -102,6 +124,7 @@ class ServerEpoch:
             tuple(setup.sealed[at] for setup in setups),
             tuple(merkle.prove(self._trees[member], at) for member in self.members),
             tuple(setup.rows[at] for setup in setups),
+            tuple(self._confirmations.values()),
         ).encode()
 
     def deposit(self, member: int, round_: int) -> bytes:
@@ -122,6 +145,7 @@ class ServerEpoch:
             self.place.epoch,
             self._common,
             tuple(self._setups[member].encode() for member in self.members),
+            tuple(self._confirmations.values()),
             tuple(sorted(index[name] for name in self.installed)),
         ).encode()
 
@@ -135,6 +159,8 @@ class ServerEpoch:
         setups = {federation.index[federation.site(site_of(reply.header)).name]: reply for reply in replies}
         common = Common.decode(state.common)
         epoch = cls(federation, place, bytes(state.common), _matching(common, setups))
+        for confirmation in state.confirmations:
+            epoch.add_confirmation(site_of(confirmation), confirmation)
         epoch.installed = {federation.roster[i].name for i in state.installed if i in epoch.transcript.sites}
         return epoch
 

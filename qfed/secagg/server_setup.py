@@ -5,6 +5,8 @@
     setup(replies)     -> {site: request}      the committee
     finish(replies)    -> ServerEpoch
 
+If a drawn member failed a step, one more trip (`ServerEpoch.confirm_requests`) makes the others sign who is left.
+
 `refused` says, by site, why it was left out: absent sites are not in it. In a larger roster the openers' nonces
 must all be there (transcript.py says why); if one is not, QuorumLost names it and the caller begins the next epoch
 number without it.

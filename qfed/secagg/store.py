@@ -34,13 +34,14 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (one INTEGER PRIMARY KEY CHECK (one = 1), store BLOB NOT NULL,
     counter INTEGER NOT NULL, version INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS epochs (federation BLOB, run TEXT, epoch INTEGER, kem BLOB, nonce BLOB, bundle BLOB,
-    revealed BLOB, transcript BLOB, dealt BLOB, setup BLOB, installed BLOB, PRIMARY KEY (federation, run, epoch));
+    revealed BLOB, transcript BLOB, dealt BLOB, setup BLOB, confirmed BLOB, installed BLOB,
+    PRIMARY KEY (federation, run, epoch));
 CREATE TABLE IF NOT EXISTS labels (federation BLOB, run TEXT, epoch INTEGER, round INTEGER, size INTEGER NOT NULL,
     upload BLOB, PRIMARY KEY (federation, run, epoch, round));
 CREATE TABLE IF NOT EXISTS answers (federation BLOB, run TEXT, epoch INTEGER, round INTEGER, size INTEGER NOT NULL,
     survivors BLOB NOT NULL, lost BLOB NOT NULL, PRIMARY KEY (federation, run, epoch, round));
 """
-_EPOCH_FIELDS = ("kem", "nonce", "bundle", "revealed", "transcript", "dealt", "setup", "installed")
+_EPOCH_FIELDS = ("kem", "nonce", "bundle", "revealed", "transcript", "dealt", "setup", "confirmed", "installed")
 _KEPT_UPLOADS = 2  # rounds whose bytes are kept for redelivery; older labels stay burnt
 _WAIT = 30.0  # seconds SQLite waits for another process to let go of the file
 
@@ -56,6 +57,7 @@ class EpochRecord:
     transcript: bytes = b""
     dealt: bytes = field(default=b"", repr=False)
     setup: bytes = field(default=b"", repr=False)
+    confirmed: bytes = b""
     installed: bytes = field(default=b"", repr=False)
 
 
@@ -92,7 +94,7 @@ class Transaction:
     def put_epoch(self, place: Place, record: EpochRecord) -> None:
         """Write what is known of the place's epoch."""
         self._write(
-            "INSERT OR REPLACE INTO epochs VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            "INSERT OR REPLACE INTO epochs VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
             (place.federation, place.run, place.epoch, *(getattr(record, name) for name in _EPOCH_FIELDS)),
         )
 

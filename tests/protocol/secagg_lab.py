@@ -81,7 +81,10 @@ class Lab:
         setup = self.server.begin_epoch(epoch, [s for s in self.sites if s not in set(no_hello)])
         reveals = setup.reveal(self.ask(setup.hello()))
         deals = setup.setup(self.ask(reveals, no_reveal))
-        return setup.finish(self.ask(deals, no_setup))
+        epoch = setup.finish(self.ask(deals, no_setup))
+        for member, reply in self.ask(epoch.confirm_requests()).items():
+            epoch.add_confirmation(member, reply)
+        return epoch
 
     def vectors(self, size: int, seed: int = 0) -> dict[str, Vector]:
         rng = np.random.default_rng(seed)

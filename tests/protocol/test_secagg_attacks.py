@@ -10,11 +10,13 @@ import pytest
 from scipy import stats
 from secagg_lab import RUN, Lab, Vector, identity, make_federation, names, reason_of
 
+from qfed.errors import QuorumLost
 from qfed.secagg import ClientSession, Reason, SecAggMisuse, ServerEpoch, dealing, shamir
 from qfed.secagg.dealing import mask_key, stream_key
 from qfed.secagg.masking import add_streams
 from qfed.secagg.messages import (
     Common,
+    ConfirmRequest,
     HelloBody,
     HelloRequest,
     Install,
@@ -242,9 +244,8 @@ def test_two_worlds_a_member_deals_for_one_transcript_only() -> None:
     assert server.refusal(fewer) is Reason.SPLIT_TRANSCRIPT
 
 
-def test_two_worlds_with_different_committees_share_no_masks() -> None:
-    """Half of the sites are shown a committee without the last member: their masks cancel with nobody's answer."""
-    server = AttackersServer(10)
+def two_worlds(server: AttackersServer) -> list[ServerEpoch]:
+    """The same transcript with the whole committee and without its last member."""
     lab, request = server.lab, server.transcript()
     setups = {name: lab.sites[name].handle(request.encode()) for name in server.names}
     worlds = []
@@ -256,19 +257,69 @@ def test_two_worlds_with_different_committees_share_no_masks() -> None:
         setup.setup(replies)
         worlds.append(setup.finish({n: s for n, s in setups.items() if n not in left_out}))
     assert worlds[0].view != worlds[1].view
+    return worlds
+
+
+def test_two_worlds_an_incomplete_committee_takes_the_signatures_of_l_minus_d_members() -> None:
+    """Else members of the complete one, who may recover more, could open all honest members of the other."""
+    server = AttackersServer(10)
+    whole, part = two_worlds(server)
+    asked = part.confirm_requests()
+    assert set(asked) == set(server.names[:-1])
+    assert whole.confirm_requests() == {}
+    replies = {name: server.lab.sites[name].handle(asked[name]) for name in server.names[:7]}
+    for name, reply in replies.items():
+        part.add_confirmation(name, reply)
+    request = UploadRequest(part.place.federation, RUN, 1, 0, part.view, 4, part.install(server.names[8]), b"").encode()
+    assert reason_of(lambda: server.lab.sites[server.names[8]].round_of(request)) is Reason.NOT_CONFIRMED
+    with pytest.raises(QuorumLost, match="must confirm"):
+        server.lab.server.begin_round(part, 0, 4)
+    # One signature counted twice is one; another view's is none; a stranger's is refused.
+    again = replace(Install.decode(part.install(server.names[8])), confirmations=(replies[server.names[0]],) * 8)
+    changed = replace(UploadRequest.decode(request), install=again.encode()).encode()
+    assert reason_of(lambda: server.lab.sites[server.names[8]].round_of(changed)) is Reason.NOT_CONFIRMED
+    assert reason_of(lambda: part.add_confirmation(server.names[8], replies[server.names[0]])) is Reason.WRONG_SITE
+    assert reason_of(lambda: whole.add_confirmation(server.names[0], replies[server.names[0]])) is Reason.WRONG_VIEW
+    stranger = sign_reply(identity(server.names[-1]), part.place, ConfirmRequest.KIND, part.view, MARK, b"")
+    assert reason_of(lambda: part.add_confirmation(server.names[-1], stranger)) is Reason.NOT_A_MEMBER
+    part.add_confirmation(server.names[7], server.lab.sites[server.names[7]].handle(asked[server.names[7]]))
+    complete = replace(UploadRequest.decode(request), install=part.install(server.names[8])).encode()
+    assert server.lab.sites[server.names[8]].round_of(complete) == (1, 0)
+
+
+def test_two_worlds_a_member_confirms_and_installs_one_committee_only() -> None:
+    server = AttackersServer(10)
+    whole, part = two_worlds(server)
+    assert reason_of(lambda: server.victim.handle(part.confirm_requests()[server.names[0]])) is None
+    other = ConfirmRequest(whole.place.federation, RUN, 1, Install.decode(whole.install(server.names[0])).common)
+    assert server.refusal(other) is Reason.SPLIT_VIEW
+    request = server.upload_request(whole).encode()
+    assert reason_of(lambda: server.victim.round_of(request)) is Reason.SPLIT_VIEW
+    left_out = server.lab.sites[server.names[-1]]
+    asked = part.confirm_requests()[server.names[0]]
+    assert reason_of(lambda: left_out.handle(asked)) is Reason.NOT_A_MEMBER
+
+
+def test_two_worlds_with_different_committees_share_no_masks() -> None:
+    """Eight sites are shown a committee without the last member, two the whole one: nothing cancels."""
+    server = AttackersServer(10)
+    lab = server.lab
+    whole, part = two_worlds(server)
+    for name in server.names[:8]:
+        part.add_confirmation(name, lab.sites[name].handle(part.confirm_requests()[name]))
+    worlds = [part] * 8 + [whole] * 2
     vectors = lab.vectors(4096)
     total = np.zeros(4096, np.uint32)
     server.size = 4096
-    for at, name in enumerate(server.names):
-        request_ = server.upload_request(worlds[at % 2], site=name)
-        reply = lab.sites[name].upload(request_.encode(), vectors[name])
+    for world, name in zip(worlds, server.names, strict=True):
+        request = server.upload_request(world, site=name)
+        reply = lab.sites[name].upload(request.encode(), vectors[name])
         total += np.frombuffer(Reply.decode(reply).body, np.uint32)
     everyone = list(range(10))
-    for at, name in enumerate(server.names[:-1]):
-        asked = server.unmask(worlds[at % 2], everyone)
-        wrong = server.unmask(worlds[1 - at % 2], everyone)
+    for world, name in zip(worlds, server.names, strict=True):
+        wrong = server.unmask(whole if world is part else part, everyone)
         assert server.refusal(wrong, name) is Reason.WRONG_VIEW
-        body = Reply.decode(lab.sites[name].handle(asked.encode())).body
+        body = Reply.decode(lab.sites[name].handle(server.unmask(world, everyone).encode())).body
         total -= np.frombuffer(UnmaskBody.decode(body).total, np.uint32)
     assert stats.chisquare(np.bincount(total.view(np.uint8), minlength=256)).pvalue > 1e-7
 

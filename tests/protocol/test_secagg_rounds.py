@@ -97,6 +97,15 @@ def test_a_restarted_aggregator_goes_on_with_the_epoch() -> None:
     assert np.array_equal(got.total, expected(vectors, vectors))
 
 
+def test_an_epoch_with_a_member_missing_survives_a_restart_with_its_confirmations() -> None:
+    lab = Lab.build(10)
+    epoch = lab.setup(no_setup=names(10)[:1])
+    kept = lab.server.restore_epoch(epoch.to_bytes())
+    assert kept.confirmed
+    vectors = lab.vectors(16)
+    assert np.array_equal(lab.round(kept, 0, vectors).total, expected(vectors, vectors))
+
+
 def test_a_cohort_is_a_part_of_the_sites() -> None:
     lab = Lab.build(10)
     vectors = lab.vectors(16)

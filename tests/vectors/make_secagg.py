@@ -23,6 +23,7 @@ from qfed.secagg.identity import Identity
 from qfed.secagg.masking import add_streams
 from qfed.secagg.messages import (
     Common,
+    ConfirmRequest,
     EpochState,
     HelloBody,
     HelloRequest,
@@ -68,9 +69,10 @@ def good_messages() -> list[Message]:
         SetupReply(b"header", (b"sealed",), (b"", b"row"), ()),
         UnmaskBody(b"\x01\x02\x03\x04", (b"share",)),
         Common((0, 4), (D, V), (b"bundle",), (D,), (b"header",)),
-        Install(b"common", (b"sealed",), (b"path",), (b"row",)),
+        ConfirmRequest(F, RUN, 7, b"common"),
+        Install(b"common", (b"sealed",), (b"path",), (b"row",), ()),
         SiteEpoch(V, D, (0, 1), (1,), b"keys", b"shares"),
-        EpochState(F, RUN, 7, b"common", (b"setup",), (0,)),
+        EpochState(F, RUN, 7, b"common", (b"setup",), (), (0,)),
     ]
 
 

@@ -188,7 +188,7 @@ def test_a_drawn_committee_fails_less_often_than_2_to_the_minus_40() -> None:
 def test_the_failure_probability_is_the_hypergeometric_tail() -> None:
     from scipy.stats import hypergeom
 
-    want = math.log2(hypergeom.sf(22, 900, 100, 45) * collusion.MOST_ATTEMPTS)
+    want = math.log2(hypergeom.sf(22, 900, 100, 45) * collusion.MOST_ATTEMPTS * 900)
     assert collusion.failure_log2(45, 11, 900, 100) == pytest.approx(want, rel=1e-9)
     assert collusion.failure_log2(10, 2, 10, 5) == -math.inf
     assert collusion.failure_log2(10, 2, 10, 6) == 0.0
