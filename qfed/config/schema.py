@@ -211,9 +211,9 @@ class TrainingConfig(Section):
     """Denominator of a site's mean gradient: about sampling_rate x records of a typical site. Public, never counted."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The site's optimiser; its state lives for one round."""
-    learning_rate: Positive = 0.5
+    learning_rate: Positive = 0.2
     """The site's learning rate."""
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.5
     """Momentum of the site's SGD."""
 
 
