@@ -194,3 +194,14 @@ def test_the_failure_probability_is_the_hypergeometric_tail() -> None:
     assert collusion.failure_log2(10, 2, 10, 6) == 0.0
     assert refused(lambda: collusion.failure_log2(10, 5, 10, 5)) is Reason.POLICY_INVALID
     assert refused(lambda: collusion.failure_log2(0, 0, 10, 5)) is Reason.POLICY_INVALID
+
+
+def test_the_table_in_the_argument_is_the_one_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    from qfed.secagg import bound
+
+    bound.main([])
+    printed = capsys.readouterr().out.strip()
+    assert printed in (Path(bound.__file__).parent / "SECURITY.md").read_text()
+    bound.main(["5"])
+    assert capsys.readouterr().out.count("\n") == 3
+    assert "2^-" in bound.table([2000])[-1]
