@@ -16,7 +16,6 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
-from qfed.privacy.ledger import Ledger, Limits
 
 from qfed.config import RunConfig, SiteConfig, load_config, load_site
 from qfed.data import SiteData
@@ -24,6 +23,7 @@ from qfed.errors import LocalProtocolError, PolicyRefused, RemoteProtocolError
 from qfed.federation import wire
 from qfed.federation.contribution import greatest_weight, layout_of, policy_of
 from qfed.federation.local import experiment_rng, learner_for
+from qfed.privacy.ledger import Ledger, Limits
 from qfed.secagg import ClientSession, ClientStore, Federation, Identity, encode
 
 
@@ -50,9 +50,7 @@ class Site:
 
     def join(self, run: str, config_toml: str) -> str:
         """Agree to a run, or refuse it (PolicyRefused) before any record is read; the site's name."""
-        if not run.isalnum():
-            raise RemoteProtocolError(f"a run's identifier is letters and digits, got run={run!r}")
-        file = self.folder / "runs" / f"{run}.toml"
+        file = self._run_file(run)
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".asked")
         draft.write_text(config_toml, encoding="utf-8")
@@ -86,9 +84,14 @@ class Site:
                 "the run's secure aggregation differs from the policy pinned in this site's federation file"
             )
 
+    def _run_file(self, run: str) -> Path:
+        if not run.isalnum():  # it becomes a file's name, and comes from the aggregator
+            raise RemoteProtocolError(f"a run's identifier is letters and digits, got run={run!r}")
+        return self.folder / "runs" / f"{run}.toml"
+
     def _run(self, run: str) -> RunConfig:
         if run not in self._runs:
-            file = self.folder / "runs" / f"{run}.toml"
+            file = self._run_file(run)
             if not file.exists():
                 raise LocalProtocolError(f"this site has not agreed to run={run!r}")
             self._runs[run] = load_config(file)
