@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +73,14 @@ def federated_average(lab: Lab, vector: np.ndarray, round: int, sites: Sequence[
         )
         total, weight = total + len(train) * update, weight + len(train)
     return (vector + total / weight).astype(np.float32)
+
+
+def charges(ledger: Path) -> list[dict[str, Any]]:
+    """The rounds that a ledger file was charged with, oldest first, read without qfed."""
+    with closing(sqlite3.connect(ledger)) as database:
+        database.row_factory = sqlite3.Row
+        rows = [dict(row) for row in database.execute("SELECT * FROM entry ORDER BY id")]
+    return [row for row in rows if "reserve" in row.values()]
 
 
 def kind_of(message: Message) -> tuple[str, str]:

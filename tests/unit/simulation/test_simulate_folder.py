@@ -9,7 +9,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from small_runs import small
+from small_runs import charges, small
 
 import qfed
 from qfed.config import load_config, to_toml
@@ -71,16 +71,16 @@ def test_every_ledger_says_the_epsilon_of_the_result(done: tuple[Path, RunResult
     assert privacy.epsilon is not None
     assert 0.9 * config.privacy.epsilon < privacy.epsilon <= config.privacy.epsilon * (1 + 1e-9)
     for site in result.sites:
-        ledger = Ledger(out / "ledgers" / f"{site.name}.db", Limits(config.privacy.epsilon, config.privacy.delta))
-        try:
-            assert ledger.verify() == 2 * config.training.rounds  # a charge and a settlement a round
-            charges = [entry for entry in ledger.entries() if entry.kind == "reserve"]
-            assert [entry.round for entry in charges] == [1, 2]
-            assert {entry.noise_multiplier for entry in charges} == {privacy.noise_multiplier}
-            assert {entry.run for entry in charges} == {result.run}
-            assert ledger.spent(site.name) == pytest.approx(privacy.epsilon)
-        finally:
-            ledger.close()
+        file = out / "ledgers" / f"{site.name}.db"
+        charged = charges(file)
+        assert [(row["run"], row["dataset"], row["round"]) for row in charged] == [
+            (result.run, site.name, 1), (result.run, site.name, 2),
+        ]  # fmt: skip
+        assert {row["noise_multiplier"] for row in charged} == {privacy.noise_multiplier}
+        ledger = Ledger(file, Limits(config.privacy.epsilon, config.privacy.delta))
+        ledger.verify()
+        assert ledger.spent(site.name) == pytest.approx(privacy.epsilon)
+        ledger.close()
         assert site.epsilon == pytest.approx(privacy.epsilon)
     assert [record.epsilon for record in result.rounds][-1] == pytest.approx(privacy.epsilon)
     assert result.rounds[0].epsilon < privacy.epsilon  # type: ignore[operator]

@@ -1,0 +1,286 @@
+"""A site's own say: what it refuses before any record is read, what it answers twice, what it tells when it fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_runs import RUN, Lab, charges, kind_of, small
+
+from qfed._flower import Message
+from qfed.config import RunConfig, load_site, replace, to_toml
+from qfed.errors import BudgetExhausted, ConfigError, DataError, LocalProtocolError, PolicyRefused, RemoteProtocolError
+from qfed.federation import wire
+from qfed.federation.engine import InProcessGrid
+from qfed.federation.local import Learner
+from qfed.privacy.ledger import Ledger, Limits
+from qfed.privacy.plan import plan_for
+from qfed_client.app import SITE_FAILED, SITE_REFUSED
+from qfed_client.site import Site
+from qfed_server.rounds import run_rounds
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Lab:
+    return Lab(tmp_path, small())
+
+
+@pytest.fixture
+def site(lab: Lab) -> Iterator[Site]:
+    """Site 0 without its records: whatever needs them fails with DataError."""
+    (lab.site(0) / "records.npz").unlink()
+    site = Site(lab.site(0))
+    yield site
+    site.close()
+
+
+def charged(folder: Path) -> list[tuple[str, int]]:
+    return [(row["run"], row["round"]) for row in charges(folder / "ledger.db")]
+
+
+# -- agreeing to a run -----------------------------------------------------------------------------------------------
+
+
+def test_a_site_agrees_to_the_run_it_was_set_up_for(lab: Lab, site: Site) -> None:
+    assert site.join(RUN, to_toml(lab.config)) == "site-0"
+    assert [path.name for path in (site.folder / "runs").iterdir()] == [f"{RUN}.toml"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"privacy.mode": "off"}, "without differential privacy"),
+        ({"secagg.mode": "off"}, "in clear"),
+        ({"privacy.epsilon": 3.5}, "budget is epsilon=3.0, the run asks for 3.5"),
+        ({"privacy.delta": 1e-4}, "delta=1e-05, the run asks for 0.0001"),
+        ({"secagg.update_clip": 2.0}, "differs from the policy"),
+        ({"secagg.bits": 12}, "differs from the policy"),
+        ({"federation.quorum": 0.6}, "differs from the policy"),
+        ({"federation.sites": 6}, "differs from the policy"),
+        ({"federation.weighting": "uniform"}, "differs from the policy"),
+    ],
+)
+def test_a_run_that_protects_less_is_refused_before_any_record(
+    lab: Lab, site: Site, change: dict[str, object], named: str
+) -> None:
+    with pytest.raises(PolicyRefused, match=named):
+        site.join(RUN, to_toml(replace(lab.config, change)))
+    with pytest.raises(LocalProtocolError, match="has not agreed"):
+        site.contribute(RUN, 1, b"", b"", train=True)
+    with pytest.raises(LocalProtocolError, match="has not agreed"):
+        site.protocol(RUN, b"")
+    assert charged(site.folder) == []
+
+
+def own_circuit(config: RunConfig, file: Path) -> str:
+    changed = {"model.kind": "hybrid", "model.circuit": f"{file}:circuit", "model.weight_shapes": {"weights": [2]}}
+    return to_toml(replace(config, changed))
+
+
+def test_code_is_refused_unless_the_site_allows_it(lab: Lab, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (tmp_path / "own.py").write_text(f"open({str(ran)!r}, 'w').close()\ndef circuit(inputs, weights): ...\n")
+    folder = lab.site(0)
+    settings = load_site(folder / "site.toml")
+    assert settings.policy.own_circuits, "a simulation runs the circuit of whoever started it"
+    shut = settings.model_copy(update={"policy": settings.policy.model_copy(update={"own_circuits": False})})
+    (folder / "site.toml").write_text(to_toml(shut))
+    site = Site(folder)
+    try:
+        with pytest.raises(PolicyRefused, match="built-in circuits only"):
+            site.join(RUN, own_circuit(lab.config, tmp_path / "own.py"))
+    finally:
+        site.close()
+    assert not ran.exists()
+
+
+def test_a_later_refusal_does_not_undo_an_agreement(lab: Lab, site: Site) -> None:
+    site.join(RUN, to_toml(lab.config))
+    with pytest.raises(PolicyRefused):
+        site.join(RUN, to_toml(replace(lab.config, {"privacy.mode": "off"})))
+    site.close()
+    again = Site(site.folder)
+    try:
+        with pytest.raises(RemoteProtocolError):  # agreed, so it is the request that is wrong now
+            again.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
+    finally:
+        again.close()
+
+
+@pytest.mark.parametrize("run", ["../x", "../runs/small", "/x", "a/b", "", ".", "a.b", "a b", "a\0b", "a\nb"])
+def test_a_run_is_no_path(lab: Lab, site: Site, run: str) -> None:
+    site.join(RUN, to_toml(lab.config))
+    before = sorted(site.folder.rglob("*"))
+    with pytest.raises(RemoteProtocolError, match="letters and digits"):
+        site.join(run, to_toml(lab.config))
+    with pytest.raises(RemoteProtocolError, match="letters and digits"):
+        site.protocol(run, b"")
+    with pytest.raises(RemoteProtocolError, match="letters and digits"):
+        site.contribute(run, 1, b"", b"", train=True)
+    assert sorted(site.folder.rglob("*")) == before
+
+
+def test_a_configuration_that_is_none_is_told(site: Site) -> None:
+    with pytest.raises(ConfigError):
+        site.join(RUN, "[privacy\n")
+    with pytest.raises(ConfigError):
+        site.join(RUN, "[privacy]\nmode = 'loud'\n")
+
+
+# -- contributing ----------------------------------------------------------------------------------------------------
+
+
+def clear_lab(path: Path, *changes: str) -> Lab:
+    return Lab(path, small("secagg.mode=off", *changes))
+
+
+def test_the_ledger_is_charged_before_the_records_are_opened(tmp_path: Path) -> None:
+    lab = clear_lab(tmp_path)
+    folder = lab.site(0)
+    (folder / "records.npz").unlink()
+    site = Site(folder)
+    site.join(RUN, to_toml(lab.config))
+    with pytest.raises(DataError):
+        site.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
+    site.close()
+    assert charged(folder) == [(RUN, 1)]
+
+
+def test_an_exhausted_budget_is_refused_before_the_records_are_opened(tmp_path: Path) -> None:
+    lab = clear_lab(tmp_path)
+    folder, config = lab.site(0), lab.config
+    ledger = Ledger(folder / "ledger.db", Limits(config.privacy.epsilon, config.privacy.delta))
+    plan = plan_for(config)
+    ledger.reserve("site-0", "earlier", 1, plan.per_round, planned_rounds=2, request=b"")  # type: ignore[attr-defined]
+    ledger.close()
+    (folder / "records.npz").unlink()
+    site = Site(folder)
+    site.join(RUN, to_toml(config))
+    with pytest.raises(BudgetExhausted, match="Nothing was read"):
+        site.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
+    site.close()
+    assert charged(folder) == [("earlier", 1)]
+
+
+@pytest.mark.parametrize("model", [b"", b"\0" * 7, np.full(30, np.nan, "<f4").tobytes()])
+def test_a_model_that_is_none_costs_no_budget(tmp_path: Path, model: bytes) -> None:
+    lab = clear_lab(tmp_path)
+    if len(model) == 120:
+        model = np.full(lab.learner.parameters, np.nan, "<f4").tobytes()
+    site = Site(lab.site(0))
+    site.join(RUN, to_toml(lab.config))
+    with pytest.raises(RemoteProtocolError):
+        site.contribute(RUN, 1, model, b"", train=True)
+    site.close()
+    assert charged(lab.site(0)) == []
+
+
+class Twice(InProcessGrid):
+    """Delivers every request for a contribution twice, as a network may, and keeps both answers."""
+
+    def _deliver(self, message: Message) -> Message:
+        reply = super()._deliver(message)
+        if message.metadata.message_type in (wire.TRAIN, wire.EVALUATE):
+            ANSWERS.append((reply, super()._deliver(message)))
+        return reply
+
+
+ANSWERS: list[tuple[Message, Message]] = []
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_request_that_comes_again_gets_the_same_bytes(
+    tmp_path: Path, warm: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masked uploads; `warm=False` closes and opens the site between the two, as another process would."""
+    lab, trained = Lab(tmp_path, small()), []
+    original = Learner.train
+    monkeypatch.setattr(Learner, "train", lambda *a, **k: (trained.append(k["dataset"]), original(*a, **k))[1])
+    ANSWERS.clear()
+    run_rounds(lab.grid(Twice, warm=warm), lab.folder)
+    assert lab.folder.checkpoint().status == "completed"
+    assert len(ANSWERS) == 5 * 3  # two rounds of training, one that only scores
+    for first, second in ANSWERS:
+        assert wire.unpack(first, body=bytes) == wire.unpack(second, body=bytes)
+    assert sorted(trained) == sorted(2 * list(lab.keys.names))
+    for index in range(5):
+        assert charged(lab.site(index)) == [(RUN, 1), (RUN, 2)]
+
+
+def test_in_clear_a_private_round_is_not_trained_again(tmp_path: Path) -> None:
+    lab = clear_lab(tmp_path)
+    ANSWERS.clear()
+    run_rounds(lab.grid(Twice), lab.folder)
+    pairs = [(first, second) for first, second in ANSWERS if kind_of(first)[0] == wire.TRAIN]
+    assert len(pairs) == 10
+    for first, second in pairs:  # without a cached upload: refused, or the same answer from the ledger
+        assert second.has_error() or wire.unpack(first, body=bytes) == wire.unpack(second, body=bytes)
+        assert not second.has_error() or second.error.reason == "PolicyRefused"
+    assert charged(lab.site(0)) == [(RUN, 1), (RUN, 2)]
+
+
+def test_closing_a_site_between_messages_changes_nothing(tmp_path: Path) -> None:
+    states = []
+    for warm in (True, False):
+        lab = Lab(tmp_path / str(warm), small("privacy.mode=off"))
+        run_rounds(lab.grid(warm=warm), lab.folder)
+        states.append(lab.folder.checkpoint())
+    assert states[0].status == states[1].status == "completed"
+    assert np.array_equal(states[0].vector, states[1].vector)
+    assert states[0].final == states[1].final
+    assert states[0].traffic == states[1].traffic
+
+
+# -- what the aggregator is told when something goes wrong -----------------------------------------------------------
+
+PRIVATE = "patient 4711 has no value"
+
+
+def replies_to_train(lab: Lab, run: str = RUN, model: bytes | None = None) -> list[Message]:
+    grid = lab.grid()
+    nodes = list(grid.get_node_ids())
+    joins = [Message(wire.pack({"run": RUN, "config": to_toml(lab.config)}), node, wire.JOIN) for node in nodes]
+    assert not any(reply.has_error() for reply in grid.send_and_receive(joins))
+    model = wire.vector_to_bytes(lab.learner.start) if model is None else model
+    asked = {"run": run, "round": 1, "model": model, "request": b""}
+    return list(grid.send_and_receive([Message(wire.pack(asked), node, wire.TRAIN) for node in nodes]))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DataError(PRIVATE), SITE_REFUSED), (ValueError(PRIVATE), SITE_FAILED), (KeyError(PRIVATE), SITE_FAILED)],
+)
+def test_an_error_tells_its_type_and_not_its_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, code: int
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Learner, "train", fail)
+    with caplog.at_level(logging.INFO, "qfed.site"):
+        replies = replies_to_train(clear_lab(tmp_path))
+    assert PRIVATE in caplog.text, "the site's own log says what happened"
+    for reply in replies:
+        assert reply.error.code == code
+        assert reply.error.reason == type(error).__name__
+        assert "4711" not in repr(reply)
+
+
+def test_refusals_are_told_by_type(tmp_path: Path) -> None:
+    assert {reply.error.reason for reply in replies_to_train(clear_lab(tmp_path / "a"), run="other")} == {
+        "LocalProtocolError"
+    }
+    assert {reply.error.reason for reply in replies_to_train(clear_lab(tmp_path / "b"), model=b"123")} == {
+        "RemoteProtocolError"
+    }
+
+
+def test_a_message_with_other_fields_is_refused(lab: Lab) -> None:
+    grid = lab.grid()
+    node = next(iter(grid.get_node_ids()))
+    for kind in (wire.JOIN, wire.SECAGG, wire.TRAIN, wire.EVALUATE):
+        (reply,) = grid.send_and_receive([Message(wire.pack({"run": 5}), node, kind)])
+        assert (reply.error.code, reply.error.reason) == (SITE_REFUSED, "RemoteProtocolError")
