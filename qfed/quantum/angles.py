@@ -155,10 +155,14 @@ def find(
         points.append(torch.cat([t.detach().reshape(-1) for t in arguments]))
     rows, dim = values[0].shape[0], probes[0].shape[0]
     constants = [v - j @ p for v, j, p in zip(values, jacobians, points, strict=True)]
+    if not any(bool(v.isfinite().all()) for v in values):
+        raise CircuitError(
+            f"{what} of the circuit are not finite for inputs between -1 and 1; scale the inputs in front of it"
+        )
     if _close(jacobians[0], jacobians[1]) and _close(constants[0], constants[1]):
         a_x, a_w = jacobians[0][:, :dim], jacobians[0][:, dim:]
         return AngleMap(a_x.contiguous(), a_w.contiguous(), constants[0], None, sizes, probes[0])
-    depends = torch.stack(jacobians).abs().amax(0) > 0
+    depends = (torch.stack(jacobians) != 0).any(0)  # NaN counts as dependence
     try:
         graph = make_fx(flat)(probes[0].clone(), *weights())
         graph.graph.eliminate_dead_code()
@@ -179,7 +183,7 @@ def find(
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE))
+    return a.shape == b.shape and bool(torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))
 
 
 def _jacobian(value: Tensor, arguments: Sequence[Tensor]) -> Tensor:

@@ -116,8 +116,8 @@ def compile_circuit(circuit: Circuit, features: int, shapes: Mapping[str, tuple[
 
 def _compile(circuit: Circuit, features: int, shapes: Mapping[str, tuple[int, ...]]) -> Compiled:
     generator = torch.Generator().manual_seed(0x51F3D)
-    first = torch.randn(features, generator=generator, dtype=torch.float64)
-    probes = [first, -2.7 * torch.randn(features, generator=generator, dtype=torch.float64).abs() * first.sign()]
+    # inside (-1, 1), where arccos and arcsin are defined, and of both signs
+    probes = [s * (0.1 + 0.8 * torch.rand(features, generator=generator, dtype=torch.float64)) for s in (1, -1)]
     weights = {name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()}
     normalised = False
     try:

@@ -123,6 +123,11 @@ class QuantumLayer(nn.Module):
 
         return layout.shape(rows, x.shape[:1]).to(inputs.dtype), gradients
 
+    @property
+    def wires(self) -> tuple[Any, ...] | None:
+        """Labels of the wires, None where the device leaves them to the circuit."""
+        return self._circuit.wires
+
     def split_records(self, flat: Tensor) -> dict[str, Tensor]:
         """(B, P) -> (B, *shape) for each weight."""
         parts = torch.split_with_sizes(flat, [math.prod(s) for s in self.weight_shapes.values()], dim=1)

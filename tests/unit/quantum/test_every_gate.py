@@ -95,6 +95,10 @@ EMBEDDINGS = {
     "amplitudes exact": lambda x: qml.AmplitudeEmbedding(x, wires=[1, 3], normalize=True),
     "amplitudes of a scaled slice": lambda x: qml.AmplitudeEmbedding(2 * x[..., 1:3], wires=[1], normalize=True),
     "scaled": lambda x: qml.AngleEmbedding(math.pi * x - 0.3, wires=range(WIRES)),
+    "arcsin of inputs within -1 and 1": lambda x: qml.AngleEmbedding(
+        torch.arcsin(x.clamp(-0.95, 0.95)), wires=range(WIRES), rotation="Y"
+    ),
+    "square root": lambda x: qml.AngleEmbedding(torch.sqrt(x.abs()), wires=range(WIRES), rotation="Y"),
     "arccos": lambda x: qml.AngleEmbedding(torch.arccos(torch.tanh(x)), wires=range(WIRES), rotation="Y"),
 }
 
@@ -148,7 +152,7 @@ def _before(inputs, w):
         qml.CNOT(wires=[i, i + 1])
 
 
-@pytest.mark.parametrize("measured", ["words", "probs"])
+@pytest.mark.parametrize("measured", ["words", pytest.param("probs", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", GATES)
 def test_gate(name, measured):
     def body(inputs, w, angles):
@@ -204,6 +208,21 @@ def test_template(name):
         return [qml.expval(qml.Z(i)) for i in range(WIRES)]
 
     compare(body, {"w": shape})
+
+
+def test_functions_that_are_defined_on_a_part_of_the_line():
+    def body(inputs, w):
+        for i in range(2):
+            qml.RY(torch.arcsin(inputs[..., i]), wires=i)
+            qml.RZ(torch.arccos(inputs[..., i] ** 2) + w[i], wires=i)
+            qml.RY(torch.sqrt(inputs[..., i] + 0.05), wires=i)
+        qml.CNOT(wires=[0, 1])
+        return [qml.expval(qml.X(0)), qml.expval(qml.Z(1))]
+
+    layer = QuantumLayer(body, {"w": (2,)}, wires=2).double()
+    node = qml.QNode(body, qml.device("default.qubit", wires=2))
+    x = torch.rand(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(layer(x), torch.stack([torch.stack(node(row, layer.w)) for row in x]), atol=1e-10)
 
 
 def test_amplitudes_that_the_user_normalises():

@@ -209,6 +209,7 @@ def test_second_derivatives_are_refused():
         torch.func.jacfwd(layer)(x.detach())
 
 
+@pytest.mark.slow
 def test_a_layer_built_before_opacus_is_imported():
     program = """
 import sys, torch, pennylane as qml

@@ -1,0 +1,81 @@
+"""Does a circuit have gradients to learn from? Their variance over random weights and inputs.
+
+    v[j] = mean over outputs m of Var_{theta, x} [ d out_m / d theta_j ]
+
+In a barren plateau v decays like 2^-W: a Haar-random circuit has Var <P> = 1 / (2^W + 1) for a Pauli word P, and
+its gradients are no larger. Shallow circuits, local observables and small initial angles avoid it.
+Source  McClean et al., Nat. Commun. 9, 4812 (2018); Cerezo et al., Nat. Commun. 12, 1791 (2021). Departure: the
+        mean over outputs instead of one cost function; the verdict compares the largest v with a floor.
+Units   variances of d out / d radian.      Cost  draws * outputs sweeps of the kernel.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qfed.errors import CircuitError
+from qfed.quantum.layer import QuantumLayer
+
+_LOG = logging.getLogger("qfed.quantum")
+_RECORDS = 8
+
+
+@dataclass(frozen=True)
+class Trainability:
+    """Variances (P,) of the gradient of each weight, in the order of the flattened weights."""
+
+    variances: Tensor
+    largest: float
+    random_circuit: float  # 1 / (2^W + 1)
+    floor: float
+
+    @property
+    def barren(self) -> bool:
+        """Whether even the weight with the largest gradients has next to none."""
+        return self.largest < self.floor
+
+
+def trainability(
+    layer: QuantumLayer,
+    features: int,
+    *,
+    generator: torch.Generator,
+    draws: int = 100,
+    weight_range: float = 2 * math.pi,
+    floor: float = 1e-3,
+) -> Trainability:
+    """Measure a layer's gradient variances, and warn (log "qfed.quantum") where they are below `floor`.
+
+    Weights are drawn uniformly from [-weight_range / 2, weight_range / 2) (give a small range to judge a
+    small-angle initialisation), inputs from [-pi, pi). Raises CircuitError for fewer than 2 draws.
+    """
+    if draws < 2:
+        raise CircuitError(f"a variance needs at least 2 draws, got draws={draws}; 100 is a good number")
+    runner = layer.runner(features)
+    width = runner.layout(features).width
+    count = layer.flat_weights(torch.zeros((), dtype=torch.float64)).shape[0]
+    gradients = []
+    for _ in range(draws):
+        x = (torch.rand(_RECORDS, features, generator=generator, dtype=torch.float64) * 2 - 1) * math.pi
+        w = (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5) * weight_range
+        _, pull = runner.per_sample(x, w)
+        basis = torch.eye(width, dtype=torch.float64)
+        gradients.append(torch.stack([pull(row.expand(_RECORDS, -1))[1] for row in basis]))
+    samples = torch.stack(gradients, dim=1).flatten(1, 2)  # (outputs, draws * records, P)
+    variances = samples.var(dim=1).mean(dim=0)
+    wires = len(layer.wires) if layer.wires is not None else features
+    found = Trainability(variances, float(variances.max()) if count else 0.0, 1 / (2**wires + 1), floor)
+    if found.barren:
+        _LOG.warning(
+            "barren plateau: the largest gradient variance of the circuit is %.2g (a random circuit on %d wires has "
+            "%.2g); use fewer layers or wires, local observables, or initial angles near 0",
+            found.largest,
+            wires,
+            found.random_circuit,
+        )
+    return found
