@@ -18,6 +18,8 @@ from rich.markup import escape
 from qfed.cli import config, ledger, simulate, warmup
 from qfed.errors import QfedError
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="qfed",
     help="Federated learning of small quantum-classical models, private and encrypted.",
@@ -51,15 +53,16 @@ for _plugin in entry_points(group="qfed.commands"):
 def main() -> None:
     """Run the command line; the process's exit status is the answer."""
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        status = app(standalone_mode=False)  # a command's typer.Exit, and Ctrl-C as 130, come back as an integer
+        if status == _INTERRUPTED:
+            raise KeyboardInterrupt
+        sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.exceptions.Abort):
         Console(stderr=True).print("[bold]interrupted[/]; a folder with a file INCOMPLETE in it holds no result")
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except QfedError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
         sys.exit(error.exit_status)

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
@@ -65,15 +66,17 @@ def _sections() -> dict[str, type[BaseModel]]:
 
 
 def _fields(name: str, model: type[BaseModel]) -> Table:
-    table = Table(title=f"[{name}]" if name else "top level", title_justify="left", show_lines=False, expand=True)
-    for title, share in (("field", 2), ("type", 2), ("default", 2), ("meaning", 5)):
-        table.add_column(title, ratio=share, overflow="fold")
+    title = escape(f"[{name}]") if name else "top level"  # else rich takes it for markup and shows nothing
+    table = Table(title=title, title_justify="left", show_lines=False, expand=True)
+    for heading, share in (("field", 2), ("type", 2), ("default", 2), ("meaning", 5)):
+        table.add_column(heading, ratio=share, overflow="fold")
     properties: dict[str, Any] = model.model_json_schema()["properties"]
     for key, field in model.model_fields.items():
         if key in _sections() and not name:
             continue
         default = "" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
-        table.add_row(key, _type_of(properties[key]), default, field.description or "")
+        cells = (key, _type_of(properties[key]), default, field.description or "")
+        table.add_row(*map(escape, cells))
     return table
 
 

@@ -19,7 +19,7 @@ def simulate(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. privacy.epsilon=1.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for results, model and report.")] = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="inprocess or ray (extra qfed[sim]).")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="inprocess, or ray (with the extra sim).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier simulation in OUT.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of sites and aggregator.")] = False,
