@@ -1,34 +1,39 @@
-"""Epsilon from events and noise from epsilon, by Google's dp-accounting.
+"""Epsilon from events and noise from epsilon, by Google's dp-accounting, for a plan fixed before it runs.
 
     one release   g = sum_{i in S} clip(grad_i, C) + N(0, (sigma C)^2 I),   S: each record with probability q
     q = 1         T releases are one Gaussian with sigma / sqrt(T); exact (Balle and Wang, ICML 2018)
-    q < 1         privacy loss distributions of the Poisson-subsampled Gaussian, T-fold (Koskela et al., AISTATS 2020)
-    mixed         Renyi divergence over all releases (Feldman and Zrnic, NeurIPS 2021, for adaptive stopping)
+    q < 1         privacy loss distributions of the Poisson-subsampled Gaussian, T-fold (Koskela et al., AISTATS 2020),
+                  or Renyi divergence (Mironov, CSF 2017) where the grid of the former costs more than the latter
 
-PLD accounting is valid for a plan fixed before it runs; so is the RDP filter for plans chosen one after the other, and
-the Gaussian closed form for both. `epsilon_of` uses the tightest that is valid for what it is given.
-Adjacency: zero-out, which adding or removing a record bounds.   Cost  PLD about 0.1 s, the others 1 ms
+All are upper bounds for the same releases, so the smallest is one. They hold when number, rate and noise of the
+releases were laid down before the first one; what each asks may depend on the answers before it. Runs that join later
+are the business of filter.py.
+Adjacency: zero-out, which adding or removing a record bounds.
+Cost  q = 1: 0.1 ms; q < 1: 0.05 to 1 s an epsilon, ten times that a calibration      Errors  ConfigError
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import dp_accounting
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
+from scipy.optimize import brentq
 
 from qfed.errors import ConfigError
 
-_GRID = 1e-3
-LARGEST_SIGMA = 1e4
-"""A noise multiplier beyond this leaves nothing to learn; a budget that needs it is too small."""
-_ORDERS = (*range(2, 65), 96, 128, 192, 256, 512, 1024)
+_GRIDS = (1e-3, 1e-4)
+_GRID_SHARE = 5e-3
+"""The finer grid is taken where the coarse one may cost more than this share of epsilon: about T grid^2."""
+SMALLEST_SIGMA, LARGEST_SIGMA = 0.1, 1e4
+"""Below, nothing is private; above, there is nothing left to learn, so a budget that needs it is too small."""
+ORDERS = (*range(2, 65), 96, 128, 192, 256, 512, 1024)
 """Renyi orders; any set of them gives a valid bound, and whole ones need no series that may not converge."""
-_ADJACENCY = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+ADJACENCY = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,13 @@ class Releases:
     noise_multiplier: float
     steps: int
 
+    def __post_init__(self) -> None:
+        if not (0 < self.sampling_rate <= 1 and 0 < self.noise_multiplier < math.inf and self.steps >= 0):
+            raise ConfigError(
+                f"releases need 0 < sampling_rate <= 1, 0 < noise_multiplier and 0 <= steps, got "
+                f"sampling_rate={self.sampling_rate}, noise_multiplier={self.noise_multiplier}, steps={self.steps}"
+            )
+
     @property
     def event(self) -> dp_accounting.DpEvent:
         """The releases as an event of dp-accounting."""
@@ -48,37 +60,51 @@ class Releases:
         return dp_accounting.SelfComposedDpEvent(once, self.steps)
 
 
-def epsilon_of(releases: Sequence[Releases], delta: float, *, fixed: bool = True) -> float:
-    """Epsilon of all releases together at `delta`; 0 for none.
-
-    `fixed` says that all of it was laid down before the first release; plans chosen one after the other are not.
-    """
-    merged: dict[tuple[float, float], int] = {}
+def merged(releases: Iterable[Releases]) -> tuple[Releases, ...]:
+    """The same releases in one canonical form: equal mechanisms together, none with zero steps, sorted."""
+    steps: dict[tuple[float, float], int] = {}
     for part in releases:
         key = (part.sampling_rate, part.noise_multiplier)
-        merged[key] = merged.get(key, 0) + part.steps
-    parts = tuple(Releases(q, sigma, steps) for (q, sigma), steps in sorted(merged.items()) if steps)
+        steps[key] = steps.get(key, 0) + part.steps
+    return tuple(Releases(q, sigma, count) for (q, sigma), count in sorted(steps.items()) if count)
+
+
+def epsilon_of(releases: Sequence[Releases], delta: float) -> float:
+    """Epsilon at `delta` of all releases together, as one plan fixed before the first of them; 0 for none."""
+    parts = merged(releases)
     if not parts:
         return 0.0
     if all(part.sampling_rate == 1 for part in parts):
         precision = sum(part.steps / part.noise_multiplier**2 for part in parts)
         return float(dp_accounting.get_epsilon_gaussian(1 / math.sqrt(precision), delta))
-    return _composed(parts, delta, fixed)
+    return _subsampled(parts, delta)
 
 
 @lru_cache(maxsize=4096)
-def _composed(parts: tuple[Releases, ...], delta: float, fixed: bool) -> float:
-    accountant = PLDAccountant(_ADJACENCY, _GRID) if fixed else RdpAccountant(_ORDERS, _ADJACENCY)
+def _subsampled(parts: tuple[Releases, ...], delta: float) -> float:
+    steps = sum(part.steps for part in parts)
+    best = _composed(lambda: RdpAccountant(ORDERS, ADJACENCY), parts, delta)
+    for grid in _GRIDS:
+        best = min(best, _composed(lambda grid=grid: PLDAccountant(ADJACENCY, grid), parts, delta))  # type: ignore[misc]
+        if steps * grid**2 <= _GRID_SHARE * best:
+            break
+    return best
+
+
+def _composed(
+    accountant: Callable[[], dp_accounting.PrivacyAccountant], parts: Iterable[Releases], delta: float
+) -> float:
+    fresh = accountant()
     for part in parts:
-        accountant.compose(part.event)
-    return float(accountant.get_epsilon(delta))
+        fresh.compose(part.event)
+    return float(fresh.get_epsilon(delta))
 
 
 @lru_cache(maxsize=256)
 def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """The smallest noise multiplier sigma with which `steps` releases stay within (epsilon, delta).
+    """The smallest noise multiplier sigma, to 1e-3, with which `steps` releases stay within (epsilon, delta).
 
-    Raises ConfigError when not even sigma = 10 000 does.
+    Never below 0.1. Raises ConfigError when not even sigma = 10 000 is enough.
     """
 
     def spent(sigma: float) -> float:
@@ -91,26 +117,28 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
             "raise it, or lower training.rounds or training.local_steps"
         )
     if sampling_rate == 1:
-        sigma = float(dp_accounting.get_sigma_gaussian(epsilon, delta)) * math.sqrt(steps)
+        sigma = max(SMALLEST_SIGMA, float(dp_accounting.get_sigma_gaussian(epsilon, delta)) * math.sqrt(steps))
     else:
-        sigma = _search(epsilon, delta, sampling_rate, steps)
+        sigma = _search(epsilon, delta, sampling_rate, steps, spent)
     while spent(sigma) > epsilon:  # the searches end within a tolerance, on either side
-        sigma *= 1 + 1e-6
+        sigma *= 1 + (1e-6 if sampling_rate == 1 else 2e-4)
     return sigma
 
 
-def _search(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """Noise for a subsampled plan: the Renyi bound is quick and a little too high, so PLD searches just below it."""
+def _search(epsilon: float, delta: float, sampling_rate: float, steps: int, spent: Callable[[float], float]) -> float:
+    """Noise for a subsampled plan: the Renyi bound is quick and never too low, so the costly search starts below it."""
 
-    def event(sigma: float) -> dp_accounting.DpEvent:
-        return Releases(sampling_rate, sigma, steps).event
+    def renyi(sigma: float) -> float:
+        return _composed(lambda: RdpAccountant(ORDERS, ADJACENCY), [Releases(sampling_rate, sigma, steps)], delta)
 
-    def solve(accountant: Callable[[], dp_accounting.PrivacyAccountant], low: float, high: float, tol: float) -> float:
-        bracket = dp_accounting.ExplicitBracketInterval(low, high)
-        return float(dp_accounting.calibrate_dp_mechanism(accountant, event, epsilon, delta, bracket, tol=tol))
-
-    above = solve(lambda: RdpAccountant(_ORDERS, _ADJACENCY), 0.05, LARGEST_SIGMA, 1e-3)
+    if renyi(SMALLEST_SIGMA) <= epsilon:
+        return SMALLEST_SIGMA
+    above = LARGEST_SIGMA
+    if renyi(above) < epsilon:
+        above = brentq(lambda sigma: renyi(sigma) - epsilon, SMALLEST_SIGMA, above, rtol=1e-4) * (1 + 1e-3)
     below = 0.8 * above
-    while below > 0.05 and epsilon_of([Releases(sampling_rate, below, steps)], delta) <= epsilon:
-        above, below = below, 0.8 * below
-    return solve(lambda: PLDAccountant(_ADJACENCY, _GRID), below, above, 2e-4 * above)
+    while spent(below) <= epsilon:
+        if below <= SMALLEST_SIGMA:
+            return SMALLEST_SIGMA
+        above, below = below, max(0.8 * below, SMALLEST_SIGMA)
+    return float(brentq(lambda sigma: spent(sigma) - epsilon, below, above, rtol=2e-4))

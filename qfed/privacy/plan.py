@@ -5,11 +5,12 @@ One step (DP-SGD, Abadi et al., CCS 2016), `local_steps` of them a round:
     S ~ Poisson(q),   g = (sum_{i in S} clip(grad_i, C) + N(0, (sigma C)^2 I)) / B,   optimiser step with g
 
 q, C, sigma and the denominator B (`training.batch_size`) come from the configuration, never from the number of records,
-which B would otherwise tell. Per-sample gradients and clipping are Opacus'; its sampler (q = 1 / batches) and its noise
-(torch's Mersenne Twister) are not used. The ledger is charged and synced to disk before `read` may open the records.
+which B would otherwise tell. Per-record gradients and clipping are Opacus'; its sampler (q = 1 / batches) and its noise
+are not used. The ledger is charged and synced to disk before `read` may open the records; a round that is asked for a
+second time gives the model of the first time, without reading anything.
 
 Shapes  x (N, F), y (N,)      Cost  one forward and backward of the sampled records a step
-Errors  BudgetExhausted, PolicyRefused from the ledger, before anything is read
+Errors  BudgetExhausted, PolicyRefused from the ledger and ConfigError for the model, before anything is read
 """
 
 from __future__ import annotations
@@ -18,23 +19,33 @@ import hashlib
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from opacus import GradSampleModule
-from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
 from qfed.config import RunConfig
-from qfed.errors import ConfigError, LocalProtocolError
+from qfed.errors import ConfigError, LocalProtocolError, ShapeError
 from qfed.privacy.accounting import Releases, calibrate, epsilon_of
+from qfed.privacy.clipping import NoisyOptimizer, per_record_gradients
 from qfed.privacy.ledger import Ledger
-from qfed.privacy.noise import gaussian, poisson_sample
+from qfed.privacy.noise import poisson_sample
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Read = Callable[[], tuple[Tensor, Tensor]]
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a round took."""
+
+    steps: int
+    epsilon: float | None
+    """Spent by the data set in all, after this round; None without privacy."""
+    replayed: bool = False
+    """The round was over before: the model is that of the first time, nothing was read or charged."""
 
 
 class Plan(Protocol):
@@ -45,8 +56,22 @@ class Plan(Protocol):
         """sigma, or None without privacy."""
         ...
 
+    @property
+    def delta(self) -> float | None:
+        """Failure probability of the guarantee, or None without privacy."""
+        ...
+
+    @property
+    def local_steps(self) -> int:
+        """Optimiser steps of a round."""
+        ...
+
     def epsilon(self, rounds: int) -> float | None:
         """What `rounds` rounds spend at the configuration's delta; None without privacy."""
+        ...
+
+    def describe(self) -> dict[str, str | float | None]:
+        """The mechanism in figures, for a privacy statement."""
         ...
 
     def train_round(
@@ -60,21 +85,26 @@ class Plan(Protocol):
         dataset: str,
         run: str,
         round: int,
-        rng: np.random.Generator,
-    ) -> None:
-        """Train `model` in place for one round; `loss` gives one value a record, `rng` is for experiments only."""
+        rng: np.random.Generator | None,
+    ) -> Receipt:
+        """Train `model` in place for one round; `loss` gives one value a record (B,), `rng` is for experiments only."""
         ...
 
 
 def plan_for(config: RunConfig) -> Plan:
-    """The plan of a configuration, its noise calibrated to the budget of the whole run (or checked against it)."""
+    """The plan of a configuration, its noise calibrated to the budget of the whole run (or checked against it).
+
+    Raises ConfigError when no noise is enough for the budget, or the given `noise_multiplier` is not.
+    """
     training, privacy = config.training, config.privacy
     if privacy.mode == "off":
         return OpenPlan(training.local_steps, training.sampling_rate, training.batch_size)
     steps = training.rounds * training.local_steps
-    needed = calibrate(privacy.epsilon, privacy.delta, training.sampling_rate, steps)
-    sigma = privacy.noise_multiplier if privacy.noise_multiplier is not None else needed
-    if (spent := epsilon_of([Releases(training.sampling_rate, sigma, steps)], privacy.delta)) > privacy.epsilon:
+    sigma = privacy.noise_multiplier
+    if sigma is None:
+        sigma = calibrate(privacy.epsilon, privacy.delta, training.sampling_rate, steps)
+    elif (spent := epsilon_of([Releases(training.sampling_rate, sigma, steps)], privacy.delta)) > privacy.epsilon:
+        needed = calibrate(privacy.epsilon, privacy.delta, training.sampling_rate, steps)
         raise ConfigError(
             f"privacy.noise_multiplier={sigma:g} spends epsilon={spent:.3f} in {steps} steps, above privacy.epsilon="
             f"{privacy.epsilon:g}; use at least {math.ceil(needed * 1e4) / 1e4:g}, or leave noise_multiplier out"
@@ -102,8 +132,16 @@ class OpenPlan:
     def noise_multiplier(self) -> None:
         """None: no noise."""
 
+    @property
+    def delta(self) -> None:
+        """None: no guarantee."""
+
     def epsilon(self, rounds: int) -> None:
         """None: no guarantee."""
+
+    def describe(self) -> dict[str, str | float | None]:
+        """See Plan."""
+        return {"mode": "off", "epsilon": None, "delta": None, "noise_multiplier": None, "clip_norm": None}
 
     def train_round(
         self,
@@ -116,20 +154,23 @@ class OpenPlan:
         dataset: str,
         run: str,
         round: int,
-        rng: np.random.Generator,
-    ) -> None:
+        rng: np.random.Generator | None,
+    ) -> Receipt:
         """See Plan."""
         if ledger is not None:
             raise LocalProtocolError(
                 'privacy.mode="off" charges no ledger, but one was given; was a private run meant?'
             )
-        x, y = read()
+        if rng is None:
+            raise LocalProtocolError('privacy.mode="off" samples from a seeded generator, got rng=None; pass one')
+        x, y = _records(read)
         steps = optimizer(model.parameters())
         for _ in range(self.local_steps):
             chosen = torch.from_numpy(np.flatnonzero(rng.random(len(x)) < self.sampling_rate))
             steps.zero_grad()
-            (loss(model(x[chosen]), y[chosen]).sum() / self.batch_size).backward()  # type: ignore[no-untyped-call]
+            (_summed(loss, model(x[chosen]), y[chosen]) / self.batch_size).backward()  # type: ignore[no-untyped-call]
             steps.step()
+        return Receipt(self.local_steps, None)
 
 
 @dataclass(frozen=True)
@@ -153,6 +194,22 @@ class LocalPlan:
         """See Plan."""
         return epsilon_of([Releases(self.sampling_rate, self.noise_multiplier, rounds * self.local_steps)], self.delta)
 
+    def describe(self) -> dict[str, str | float | None]:
+        """See Plan."""
+        return {
+            "mode": "local",
+            "unit": "record",
+            "adjacency": "zero-out",
+            "epsilon": self.epsilon(self.rounds),
+            "delta": self.delta,
+            "noise_multiplier": self.noise_multiplier,
+            "clip_norm": self.clip_norm,
+            "sampling_rate": self.sampling_rate,
+            "batch_size": self.batch_size,
+            "rounds": self.rounds,
+            "steps": self.rounds * self.local_steps,
+        }
+
     def train_round(
         self,
         model: nn.Module,
@@ -164,47 +221,65 @@ class LocalPlan:
         dataset: str,
         run: str,
         round: int,
-        rng: np.random.Generator,
-    ) -> None:
+        rng: np.random.Generator | None,
+    ) -> Receipt:
         """See Plan."""
         if ledger is None:
             raise LocalProtocolError("a private round needs the ledger of its data set; none was given")
-        start = b"".join(p.detach().cpu().numpy().tobytes() for p in model.parameters())
-        request = hashlib.sha256(f"{self!r}".encode() + start).digest()
-        reservation = ledger.reserve(dataset, run, round, self.per_round, planned_rounds=self.rounds, request=request)
-        x, y = read()
-        watched = GradSampleModule(model, loss_reduction="sum")
-        try:
-            inner = optimizer(watched.parameters())
-            steps = _Optimizer(
-                inner,
+        request = hashlib.sha256(f"{self!r}".encode() + _to_bytes(model)).digest()
+        if (answer := ledger.replay(dataset, run, round, request)) is not None:
+            _from_bytes(model, answer)
+            return Receipt(self.local_steps, ledger.spent(dataset), replayed=True)
+        with per_record_gradients(model) as watched:
+            steps = NoisyOptimizer(
+                optimizer(watched.parameters()),
                 noise_multiplier=self.noise_multiplier,
                 max_grad_norm=self.clip_norm,
                 expected_batch_size=self.batch_size,
             )
+            reservation = ledger.reserve(
+                dataset, run, round, self.per_round, planned_rounds=self.rounds, request=request
+            )
+            x, y = _records(read)
             for _ in range(self.local_steps):
                 chosen = torch.from_numpy(poisson_sample(len(x), self.sampling_rate))
                 steps.zero_grad()
-                loss(watched(x[chosen].requires_grad_()), y[chosen]).sum().backward()  # type: ignore[no-untyped-call]
+                outputs = watched(x[chosen].requires_grad_())
+                _summed(loss, outputs, y[chosen]).backward()  # type: ignore[no-untyped-call]
                 steps.step()
-        finally:
-            watched.remove_hooks()
-            for parameter in model.parameters():
-                for mark in ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sample"):
-                    if hasattr(parameter, mark):
-                        delattr(parameter, mark)
-                parameter.grad = None
-        ledger.settle(reservation)
+        ledger.settle(reservation, self.local_steps, _to_bytes(model))
+        return Receipt(self.local_steps, ledger.spent(dataset))
 
 
-class _Optimizer(DPOptimizer):  # type: ignore[misc]
-    """Opacus' clipping and scaling, with noise from the operating system's entropy."""
+def _records(read: Read) -> tuple[Tensor, Tensor]:
+    x, y = read()
+    if not x.is_floating_point() or x.ndim < 2 or len(x) != len(y):
+        raise ShapeError(
+            f"a round trains on x (N, F) of floats and y with N rows, got x={tuple(x.shape)} of {x.dtype} and "
+            f"y={tuple(y.shape)}; check what the site reads"
+        )
+    return x, y
 
-    def add_noise(self) -> None:
-        """Put clipped sum plus noise of standard deviation sigma C into each gradient."""
-        parameters: list[Any] = self.params
-        sizes = [parameter.numel() for parameter in parameters]
-        noise = torch.from_numpy(gaussian(sum(sizes), self.noise_multiplier * self.max_grad_norm))
-        for parameter, piece in zip(parameters, torch.split(noise, sizes), strict=True):
-            total = parameter.summed_grad
-            parameter.grad = (total + piece.view_as(total).to(total)).view_as(parameter)
+
+def _summed(loss: Loss, outputs: Tensor, y: Tensor) -> Tensor:
+    """The sum of the records' losses; a loss that was averaged already would be clipped as the wrong gradient."""
+    losses = loss(outputs, y)
+    if losses.shape != (len(y),):
+        raise ShapeError(
+            f"the loss gives one value a record, shape ({len(y)},), got {tuple(losses.shape)}; use reduction='none'"
+        )
+    return losses.sum()
+
+
+def _to_bytes(model: nn.Module) -> bytes:
+    return b"".join(parameter.detach().cpu().numpy().tobytes() for parameter in model.parameters())
+
+
+def _from_bytes(model: nn.Module, body: bytes) -> None:
+    place = 0
+    with torch.no_grad():
+        for parameter in model.parameters():
+            size = parameter.numel() * parameter.element_size()
+            piece = bytearray(body[place : place + size])
+            parameter.copy_(torch.frombuffer(piece, dtype=parameter.dtype).view(parameter.shape))
+            place += size

@@ -6,6 +6,7 @@ import mpmath
 import pytest
 from opacus.accountants import PRVAccountant
 
+from qfed.errors import ConfigError
 from qfed.privacy.accounting import Releases, calibrate, epsilon_of
 
 
@@ -43,21 +44,38 @@ def test_full_batch_is_the_gaussian_closed_form() -> None:
 
 
 def test_more_is_never_less() -> None:
-    for fixed in (True, False):
-        values = [epsilon_of([Releases(0.1, 1.5, steps)], 1e-5, fixed=fixed) for steps in (1, 10, 100)]
-        assert values == sorted(values)
+    values = [epsilon_of([Releases(0.1, 1.5, steps)], 1e-5) for steps in (1, 10, 100)]
+    assert values == sorted(values)
     assert epsilon_of([], 1e-5) == 0.0
-
-
-def test_plans_chosen_one_after_the_other_cost_no_less_than_a_fixed_one() -> None:
-    releases = [Releases(0.1, 1.5, 100), Releases(0.2, 2.0, 50)]
-    assert epsilon_of(releases, 1e-5, fixed=False) >= epsilon_of(releases, 1e-5, fixed=True)
 
 
 def test_order_and_grouping_do_not_matter() -> None:
     one = [Releases(0.1, 1.5, 30), Releases(0.2, 2.0, 10), Releases(0.1, 1.5, 20)]
     two = [Releases(0.2, 2.0, 10), Releases(0.1, 1.5, 50)]
-    assert epsilon_of(one, 1e-5, fixed=False) == epsilon_of(two, 1e-5, fixed=False)
+    assert epsilon_of(one, 1e-5) == epsilon_of(two, 1e-5)
+
+
+def test_small_losses_of_many_steps_are_not_drowned_by_the_grid() -> None:
+    # q = 1 is exact and dominates q < 1, so it bounds what a grid may add to many tiny losses.
+    exact = epsilon_of([Releases(1.0, 2000.0, 10_000)], 1e-5)
+    assert epsilon_of([Releases(0.99, 2000.0, 10_000)], 1e-5) < 1.02 * exact
+
+
+@pytest.mark.parametrize(("epsilon", "rate", "steps"), [(0.01, 0.02, 100), (0.1, 0.001, 10_000), (0.1, 0.5, 10_000)])
+def test_calibration_finds_noise_for_tiny_budgets(epsilon: float, rate: float, steps: int) -> None:
+    sigma = calibrate(epsilon, 1e-5, rate, steps)
+    assert epsilon_of([Releases(rate, sigma, steps)], 1e-5) <= epsilon
+    assert epsilon_of([Releases(rate, sigma * 0.98, steps)], 1e-5) > epsilon
+
+
+def test_calibration_stops_at_a_least_noise() -> None:
+    assert calibrate(1e6, 1e-5, 0.1, 10) == calibrate(1e6, 1e-5, 1.0, 10) == 0.1
+
+
+@pytest.mark.parametrize("terms", [(0.0, 1.0, 1), (1.1, 1.0, 1), (0.5, 0.0, 1), (0.5, float("nan"), 1), (0.5, 1.0, -1)])
+def test_releases_that_mean_nothing_are_refused(terms: tuple[float, float, int]) -> None:
+    with pytest.raises(ConfigError, match="releases need"):
+        Releases(*terms)
 
 
 @pytest.mark.parametrize(("epsilon", "rate", "steps"), [(3.0, 1.0, 60), (1.0, 0.1, 200), (8.0, 0.05, 1000)])

@@ -12,11 +12,10 @@ from scipy.stats import chi2, kstest
 from torch import Tensor, nn
 
 from qfed.config import RunConfig, load_config
-from qfed.errors import BudgetExhausted, ConfigError, LocalProtocolError
-from qfed.privacy.accounting import Releases
+from qfed.errors import BudgetExhausted, ConfigError, LocalProtocolError, PolicyRefused, ShapeError
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.noise import gaussian, poisson_sample
-from qfed.privacy.plan import LocalPlan, OpenPlan, plan_for
+from qfed.privacy.plan import LocalPlan, OpenPlan, Receipt, plan_for
 
 RNG = np.random.default_rng(0)
 
@@ -54,7 +53,7 @@ def move(plan: LocalPlan, x: Tensor, y: Tensor, folder: Path, dim: int) -> Tenso
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """No noise, to see what it hides."""
-    monkeypatch.setattr("qfed.privacy.plan.gaussian", lambda size, stddev: np.zeros(size))
+    monkeypatch.setattr("qfed.privacy.clipping.gaussian", lambda size, stddev: np.zeros(size))
 
 
 def accepts(noise: np.ndarray, stddev: float) -> bool:
@@ -114,7 +113,7 @@ def test_an_empty_batch_adds_noise_and_is_charged(tmp_path: Path) -> None:
     moved = move(local(batch_size=1.0), torch.zeros(0, dim), torch.zeros(0), tmp_path, dim).numpy()
     assert accepts(moved, 1.0)
     book = ledger(tmp_path)
-    assert [entry.kind for entry in book.entries()] == ["reserve", "settle"]
+    assert [entry.what for entry in book.rows()] == ["open", "reserve", "settle"]
     book.close()
 
 
@@ -128,11 +127,11 @@ def test_poisson_sampling_has_the_rate_and_is_independent() -> None:
 
 def test_the_ledger_is_charged_before_records_are_read(tmp_path: Path) -> None:
     book = ledger(tmp_path)
-    seen: list[int] = []
+    seen: list[str] = []
 
     def read() -> tuple[Tensor, Tensor]:
         other = ledger(tmp_path)
-        seen.append(len(other.entries()))
+        seen.extend(entry.what for entry in other.rows())
         other.close()
         raise RuntimeError("stop here")
 
@@ -140,7 +139,7 @@ def test_the_ledger_is_charged_before_records_are_read(tmp_path: Path) -> None:
         local().train_round(
             nn.Linear(2, 1), squared, read, optimizer=sgd, ledger=book, dataset="d", run="r", round=1, rng=RNG
         )
-    assert seen == [1]
+    assert seen == ["open", "reserve"]
     assert book.spent("d") > 0, "what was cut off stays charged"
     book.close()
 
@@ -155,7 +154,7 @@ def test_nothing_is_read_when_the_budget_says_no(tmp_path: Path) -> None:
         local().train_round(
             nn.Linear(2, 1), squared, read, optimizer=sgd, ledger=book, dataset="d", run="r", round=1, rng=RNG
         )
-    assert book.entries() == ()
+    assert book.rows() == ()
     book.close()
 
 
@@ -270,5 +269,131 @@ def test_opacus_path_equals_clipping_by_hand_for_a_hybrid(tmp_path: Path) -> Non
     assert all(float(s.abs().max()) > 1e-4 for s in circuit), "the circuit learns too"
 
 
-def test_releases_are_hashable_values() -> None:
-    assert Releases(0.1, 1.0, 3) == Releases(0.1, 1.0, 3)
+def trained(model: nn.Module, book: Ledger, read: Callable[[], tuple[Tensor, Tensor]], plan: LocalPlan) -> Receipt:
+    return plan.train_round(
+        model, squared, read, optimizer=sgd, ledger=book, dataset="d", run="r", round=1, rng=None
+    )  # fmt: skip
+
+
+def never() -> tuple[Tensor, Tensor]:
+    raise AssertionError("records were read")
+
+
+def test_a_round_asked_for_twice_gives_the_first_answer_without_reading(tmp_path: Path) -> None:
+    first, again, other = nn.Linear(3, 1), nn.Linear(3, 1), nn.Linear(3, 1)
+    again.load_state_dict(first.state_dict())
+    book = ledger(tmp_path)
+    receipt = trained(first, book, lambda: (torch.ones(4, 3), torch.ones(4)), local())
+    assert receipt == Receipt(1, book.spent("d"), replayed=False)
+    assert trained(again, book, never, local()) == Receipt(1, book.spent("d"), replayed=True)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    with pytest.raises(PolicyRefused, match="another request"):
+        trained(other, book, never, local())
+    assert len(book.rows()) == 3
+    book.close()
+
+
+def test_a_cut_off_round_is_refused_and_stays_charged(tmp_path: Path) -> None:
+    model, book = nn.Linear(3, 1), ledger(tmp_path)
+
+    def broken() -> tuple[Tensor, Tensor]:
+        raise OSError("disk on fire")
+
+    with pytest.raises(OSError, match="on fire"):
+        trained(model, book, broken, local())
+    spent = book.spent("d")
+    with pytest.raises(PolicyRefused, match="cut off"):
+        trained(model, book, never, local())
+    assert book.spent("d") == spent > 0
+    book.close()
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e38])
+def test_a_record_that_is_not_finite_moves_no_more_than_any_other(tmp_path: Path, poison: float) -> None:
+    x = torch.tensor([[poison, 1.0], [0.0, 1e-3]])
+    moved = move(local(batch_size=1.0), x, torch.tensor([1.0, 1.0]), tmp_path, 2)
+    assert bool(torch.isfinite(moved).all())
+    assert float((moved - torch.tensor([0.0, 1e-3])).norm()) <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize(
+    "model", [nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Linear(2, 1)), nn.Linear(2, 1).eval()]
+)
+def test_a_model_without_per_record_gradients_is_refused_before_any_charge(tmp_path: Path, model: nn.Module) -> None:
+    book = ledger(tmp_path)
+    with pytest.raises(ConfigError, match="records do not mix, in training mode"):
+        trained(model, book, never, local())
+    assert book.rows() == ()
+    book.close()
+
+
+def test_an_unused_parameter_is_named(tmp_path: Path) -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(2, 1), nn.Linear(7, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.used(x)
+            return out
+
+    book = ledger(tmp_path)
+    with pytest.raises(ConfigError, match=r"shape \(1, 7\) got no gradient"):
+        trained(Half(), book, lambda: (torch.ones(4, 2), torch.ones(4)), local())
+    book.close()
+
+
+def test_a_loss_that_is_averaged_already_is_refused(tmp_path: Path) -> None:
+    book = ledger(tmp_path)
+    with pytest.raises(ShapeError, match="one value a record"):
+        local().train_round(
+            nn.Linear(2, 1), lambda out, y: squared(out, y).mean(), lambda: (torch.ones(4, 2), torch.ones(4)),
+            optimizer=sgd, ledger=book, dataset="d", run="r", round=1, rng=None,
+        )  # fmt: skip
+    book.close()
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("records", [3, 30])
+def test_a_step_divides_by_the_configured_batch_size_alone(tmp_path: Path, records: int) -> None:
+    # Each record pulls with gradient -x y = -0.01, far below C: the step is their sum over the public denominator.
+    plan = local(batch_size=50.0, clip_norm=5.0)
+    moved = move(plan, torch.full((records, 1), 0.1), torch.full((records,), 0.1), tmp_path, 1)
+    assert float(moved[0]) == pytest.approx(records * 0.01 / 50.0, rel=1e-4)
+
+
+def test_noise_is_new_in_every_step_and_round(tmp_path: Path) -> None:
+    dim, book = 4000, ledger(tmp_path)
+    moves = []
+    for number in (1, 2):
+        model = nn.Linear(dim, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        torch.manual_seed(0)
+        local().train_round(
+            model, squared, lambda: (torch.zeros(1, dim), torch.zeros(1)), optimizer=sgd, ledger=book, dataset="d",
+            run="r", round=number, rng=np.random.default_rng(0),
+        )  # fmt: skip
+        moves.append(model.weight.detach().ravel().numpy())
+    book.close()
+    assert abs(np.corrcoef(moves)[0, 1]) < 6 / np.sqrt(dim)
+
+
+def test_the_whole_run_fits_its_own_ledger_and_reports_what_it_spent(tmp_path: Path) -> None:
+    for number, rate in enumerate((1, 0.25)):
+        config = load_config(None, [f"training.sampling_rate={rate}", "training.rounds=4"])
+        plan = plan_for(config)
+        book = Ledger(tmp_path / f"{number}.db", Limits(config.privacy.epsilon, config.privacy.delta))
+        told = []
+        for round in range(1, 5):
+            receipt = plan.train_round(
+                nn.Linear(2, 1), squared, lambda: (torch.ones(9, 2), torch.ones(9)), optimizer=sgd, ledger=book,
+                dataset="d", run="r", round=round, rng=None,
+            )  # fmt: skip
+            assert receipt.epsilon is not None
+            told.append(receipt.epsilon)
+        assert told == [plan.epsilon(round) for round in range(1, 5)]
+        assert sorted(set(told)) == told
+        assert plan.describe()["epsilon"] == told[-1]
+        assert 0.99 * config.privacy.epsilon < told[-1] <= config.privacy.epsilon
+        book.close()
