@@ -130,6 +130,8 @@ class QuantumLayer(nn.Module):
 
     def split_records(self, flat: Tensor) -> dict[str, Tensor]:
         """(B, P) -> (B, *shape) for each weight."""
+        if len(self.weight_shapes) == 1:
+            return {name: flat.reshape(flat.shape[0], *shape) for name, shape in self.weight_shapes.items()}
         parts = torch.split_with_sizes(flat, [math.prod(s) for s in self.weight_shapes.values()], dim=1)
         return {
             name: part.reshape(flat.shape[0], *shape)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import Tensor
 
@@ -28,12 +29,12 @@ class Layout:
                 "list to get them side by side"
             )
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Numbers a record's result has, all measurements together."""
         return sum(self.widths)
 
-    @property
+    @cached_property
     def stacks(self) -> bool:
         """Whether measurements are the first dimension of the result."""
         return self.returns == "tuple" and len(self.widths) > 1
@@ -44,12 +45,14 @@ class Layout:
             return rows.reshape(*batch, len(self.widths), self.widths[0]).movedim(len(batch), 0)
         if self.returns == "scalar":
             return rows.reshape(tuple(batch))
-        return rows.reshape(*batch, self.width)
+        return rows if len(batch) == 1 else rows.reshape(*batch, self.width)
 
     def rows(self, result: Tensor) -> Tensor:
         """The inverse of `shape`: a tensor like the layer's result -> (B, width)."""
         if self.stacks:
             result = result.movedim(0, -2)
+        elif result.dim() == 2 and self.returns != "scalar":
+            return result
         return result.reshape(result.numel() // self.width if result.numel() else 0, self.width)
 
 

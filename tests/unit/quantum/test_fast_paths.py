@@ -139,7 +139,7 @@ def test_twenty_wires():
     out, pull = layer.per_sample(x)
     gradient = pull(torch.eye(20, dtype=torch.float64)[:1])[1]["w"][0]
     assert out.abs().max() <= 1
-    assert gradient.abs().max() > 1e-3
+    assert gradient.abs().max() > 1e-5
     moved = {}
     place = divmod(int(gradient.flatten().abs().argmax()), 3)
     for sign in (1, -1):
@@ -147,4 +147,4 @@ def test_twenty_wires():
         shifted[0][place] += sign * 1e-5
         with torch.no_grad():
             moved[sign] = torch.func.functional_call(layer, {"w": shifted}, (x,))[0, 0]
-    assert abs((moved[1] - moved[-1]) / 2e-5 - gradient[place]) < 1e-8
+    assert abs((moved[1] - moved[-1]) / 2e-5 - gradient[place]) < 1e-9
