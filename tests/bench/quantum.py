@@ -7,7 +7,8 @@ them alike; figures are medians of the rounds. The task is the forward pass and 
 input for each of 64 records (StronglyEntanglingLayers after AngleEmbedding, <Z> on every wire).
 Contenders that are not installed are left out with a note: PennyLane-JAX (jax), TorchQuantum (torchquantum).
 The bound is the core's fused multiply-add rate, measured with 24 independent chains in registers; an operation is
-one vector multiply, add or multiply-add for one record. Fractions of the bound compare the best of both.
+one vector multiply, add or multiply-add for one record. Goals are held against medians;
+figures named "best" are extra, for machines that are shared.
 """
 
 from __future__ import annotations
@@ -293,7 +294,7 @@ def bound(figures, cases):
                 start = time.perf_counter()
                 task()
                 times.append(time.perf_counter() - start)
-        rate, seconds = max(rates), min(times)  # both at their best: neighbours on the machine slow either
+        rate, seconds, best = max(rates), statistics.median(times), min(times)
         goal = 0.45 if wires == 8 else 0.5
         case = f"{wires} wires, {layers} layers"
         figures.add(
@@ -306,6 +307,13 @@ def bound(figures, cases):
         from qfed.quantum import QuantumLayer
 
         plan = QuantumLayer(_circuit(wires), {"w": (layers, wires, 3)}, wires=wires).runner(wires).plan
+        figures.add(
+            f"{case}: fraction of the bound, design's count, best call",
+            nominal_operations(wires, layers) / rate / best,
+            "",
+            None,
+            "higher",
+        )
         figures.add(
             f"{case}: fraction of the bound, operations executed",
             executed_operations(plan) / rate / seconds,
@@ -444,6 +452,7 @@ def accuracy(figures):
 
 
 FIRST_CALL = """
+import statistics
 import time
 import torch, pennylane as qml, numba
 from qfed.quantum import QuantumLayer, warmup
@@ -460,7 +469,7 @@ for layers in (2, 3, 2, 3, 2, 3):
     start = time.perf_counter()
     layer.runner(8)
     times.append(time.perf_counter() - start)
-print(kernel, times[0], min(times[1:]))
+print(kernel, times[0], statistics.median(times[1:]), min(times[1:]))
 """
 
 
@@ -471,10 +480,11 @@ def first_calls(figures):
             done = subprocess.run(
                 [sys.executable, "-c", FIRST_CALL], env=environment, capture_output=True, text=True, check=True
             )
-            kernel, first, later = (float(v) for v in done.stdout.split())
+            kernel, first, later, best = (float(v) for v in done.stdout.split())
             figures.add(f"kernel of both dtypes, {state} cache", kernel, "s", 40 if state == "cold" else 1)
-    figures.add("compile of a circuit, first in the process, warm cache", first * 1e3, "ms")
-    figures.add("compile of a circuit, warm cache", later * 1e3, "ms", 100)
+    figures.add("compile of a circuit, first in the process, warm cache", first * 1e3, "ms", 100)
+    figures.add("compile of a circuit, later in the process, warm cache", later * 1e3, "ms", 100)
+    figures.add("compile of a circuit, later in the process, best", best * 1e3, "ms")
 
 
 def main():

@@ -147,4 +147,4 @@ def test_twenty_wires():
         shifted[0][place] += sign * 1e-5
         with torch.no_grad():
             moved[sign] = torch.func.functional_call(layer, {"w": shifted}, (x,))[0, 0]
-    assert abs((moved[1] - moved[-1]) / 2e-5 - gradient[place]) < 1e-9
+    assert abs((moved[1] - moved[-1]) / 2e-5 - gradient[0][place]) < 1e-9
