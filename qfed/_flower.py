@@ -67,6 +67,8 @@ def run_on_ray(
     from flwr.supercore.constant import NOOP_FEDERATION_ID
     from flwr.supercore.telemetry import EventType
 
+    # Ray warns of what it will do later; this asks for it now.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     run = Run.create_empty(run_id=generate_rand_int_from_bytes(RUN_ID_NUM_BYTES))
     run.primary_task_id = generate_rand_int_from_bytes(TASK_ID_NUM_BYTES)
     run.federation_id = NOOP_FEDERATION_ID
@@ -84,4 +86,5 @@ def run_on_ray(
             "client_resources": {"num_cpus": cpus_per_site, "num_gpus": 0.0},
         },
         run=run,
+        is_app=True,  # else the bundle is not read
     )

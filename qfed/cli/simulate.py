@@ -26,13 +26,14 @@ def simulate(
 ) -> None:
     """Simulate a federation: real models, real noise, real encryption, sites on this machine."""
     resolved = load_config(config, [*(set_ or []), *([f"simulation.engine={engine}"] if engine else [])])
-    logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
-    logging.getLogger("qfed.site").setLevel(logging.INFO if verbose else logging.CRITICAL)
     console = Console()
     with console.status("loading the libraries"):
         from qfed.report import final_table
         from qfed.report.units import epsilon
         from qfed.simulation import Step, simulate
+    # After the imports: Flower sets its logger's level when it is imported.
+    logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("qfed.site").setLevel(logging.INFO if verbose else logging.CRITICAL)
     bars: dict[int, TaskID] = {}
     with Progress(
         SpinnerColumn(),
