@@ -30,7 +30,7 @@ def show(
     """Show what each run has charged to each data set, and epsilon in all."""
     book = _open(path, delta)
     reserved = sorted(
-        (entry for entry in book.entries() if entry.kind == "reserve"), key=lambda entry: (entry.dataset, entry.run)
+        (entry for entry in book.rows() if entry.what == "reserve"), key=lambda entry: (entry.dataset, entry.run)
     )
     rows = []
     for (dataset, run), group in groupby(reserved, key=lambda entry: (entry.dataset, entry.run)):

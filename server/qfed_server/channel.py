@@ -94,9 +94,12 @@ class SecureChannel:
             hello = self._ask("setup", setup.hello(), round)
             reveal = self._ask("setup", setup.reveal(hello.bodies()), round)
             sealed = self._ask("setup", setup.setup(reveal.bodies()), round)
-            self._epoch, self._first_round = setup.finish(sealed.bodies()), round
-            silent = {**hello.missing, **reveal.missing, **sealed.missing, **setup.refused}
-            left_out = set(silent) - set(self._epoch.names)
+            epoch = setup.finish(sealed.bodies())
+            # Empty when the whole committee took part; else enough members must say that they saw the same one.
+            confirmed = self._ask("setup", epoch.confirm_requests(), round, epoch.add_confirmation)
+            self._epoch, self._first_round = epoch, round
+            silent = {**hello.missing, **reveal.missing, **sealed.missing, **confirmed.missing, **setup.refused}
+            left_out = set(silent) - set(epoch.names)
             self._absent = {site: f"not in the epoch: {silent[site]}" for site in left_out}
         return self._epoch
 

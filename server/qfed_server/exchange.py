@@ -73,6 +73,8 @@ class Exchange:
         With `accept` an answer is handed over and not kept, so memory does not grow with the number of sites; a site
         whose answer it refuses with RemoteProtocolError counts as missing.
         """
+        if not requests:
+            return Answers({}, {})
         start = time.monotonic()
         sites = {self._nodes[site]: site for site in requests}
         kept: dict[str, dict[str, wire.Field]] = {}
