@@ -9,7 +9,7 @@ A round that was reserved and cut off stays charged and is refused when asked fo
 seen. A settled round is never computed again; `replay` gives the answer of the first time. What several plans cost
 together is the matter of filter.py; a plan that was admitted can be trained to its end.
 
-Rows carry a SHA-256 chain, checked before each charge, and triggers forbid UPDATE and DELETE. So an edited file is
+Rows carry a SHA-256 chain, checked before each answer, and triggers forbid UPDATE and DELETE. So an edited file is
 noticed; rows cut off at the end, or an old copy put back in place of the file, are not: that takes a witness outside.
 Cost  a reserve: one synced transaction, the chain over new rows, one accounting (cached)
 Errors  BudgetExhausted, PolicyRefused, StateError
@@ -171,12 +171,12 @@ class Ledger:
 
     def spent(self, dataset: str) -> float:
         """Epsilon that is charged to a data set so far; what runs still hold is not in it."""
-        history = self._history(dataset)
+        history = self._checked_history(dataset)
         return spent(history.courses, self.limits.delta, history.order)
 
     def committed(self, dataset: str) -> float:
         """Epsilon of a data set once all its runs have come to their ends."""
-        history = self._history(dataset)
+        history = self._checked_history(dataset)
         return committed(history.courses, self.limits.delta, history.order)
 
     def rows(self) -> tuple[Entry, ...]:
@@ -207,12 +207,9 @@ class Ledger:
         rows = self._database.execute(f"SELECT {_COLUMNS} FROM entry {where} ORDER BY id", values)  # noqa: S608  constants
         return tuple(Entry(*row) for row in rows)
 
-    def _history(self, dataset: str) -> History:
-        return History.of(self._select("WHERE dataset = ?", (dataset,)))
-
     def _checked_history(self, dataset: str) -> History:
         self._verify_new()
-        return self._history(dataset)
+        return History.of(self._select("WHERE dataset = ?", (dataset,)))
 
     def _refuse_repeated(self, history: History, asked: Entry) -> None:
         same = history.rounds(asked)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from qfed.errors import BudgetExhausted, PolicyRefused
+from qfed.errors import BudgetExhausted, LocalProtocolError, PolicyRefused
 from qfed.privacy.accounting import Releases, calibrate, epsilon_of
 from qfed.privacy.filter import order_for, reading
 from qfed.privacy.ledger import Ledger, Limits
@@ -55,7 +58,7 @@ def test_gaussian_runs_share_the_budget_to_the_last_bit(book: Ledger) -> None:
 
 
 def test_a_run_that_was_admitted_can_end_whatever_joined(book: Ledger) -> None:
-    first, second = Releases(0.1, calibrate(1.0, DELTA, 0.1, 40), 4), Releases(0.1, 3.0, 1)
+    first, second = Releases(0.1, calibrate(1.0, DELTA, 0.1, 40), 4), Releases(0.1, 1.7, 1)
     charge(book, "one", 1, first, 10)
     joined = 0
     for number in range(200):
@@ -109,3 +112,46 @@ def test_the_filter_of_a_data_set_is_fixed_with_its_first_plan(book: Ledger) -> 
         charge(book, run, 1, releases, 1)
     opened = {entry.run: entry.renyi_order for entry in book.rows() if entry.what == "open"}
     assert set(opened.values()) == {order_for(Releases(0.2, 8.0, 2), LIMITS)}
+
+
+MECHANISMS = {1.0: (Releases(1.0, 6.0, 2), Releases(1.0, 15.0, 1)), 0.2: (Releases(0.2, 1.5, 2), Releases(0.2, 4.0, 1))}
+STEPS = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(1, 4), st.sampled_from(["whole", "part", "cut", "close"])),
+    min_size=5,
+    max_size=25,
+)
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.2])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(asked=STEPS)
+def test_whatever_is_asked_the_budget_holds(
+    tmp_path_factory: pytest.TempPathFactory, rate: float, asked: list[tuple[str, int, str]]
+) -> None:
+    book = Ledger(tmp_path_factory.mktemp("book") / "ledger.db", LIMITS)
+    made: list[Releases] = []
+    admitted: set[str] = set()
+    for run, round, end in asked:
+        releases = MECHANISMS[rate][run == "c"]
+        before = book.spent("d")
+        try:
+            if end == "close":
+                book.close_run("d", run)
+                admitted.discard(run)
+                continue
+            held = book.reserve("d", run, round, releases, planned_rounds=4, request=b"asked")
+        except BudgetExhausted:
+            assert run not in admitted, "a run that was admitted is not cut short"
+            continue
+        except (PolicyRefused, LocalProtocolError):
+            continue
+        admitted.add(run)
+        done = {"whole": releases.steps, "part": 1, "cut": releases.steps}[end]
+        made.append(replace(releases, steps=done))
+        assert before < book.spent("d") <= book.committed("d") * (1 + 1e-9)
+        if end != "cut":
+            book.settle(held, done)
+        assert epsilon_of(made, DELTA) <= book.spent("d") * (1 + 1e-9), "never less than what was read"
+        assert book.committed("d") <= 3.0 * (1 + 1e-9)
+    book.verify()
+    book.close()

@@ -264,6 +264,7 @@ def test_racing_processes_never_overspend(tmp_path: Path) -> None:
         go(worker)
     for worker in workers:
         end(worker)
+    assert [worker.returncode for worker in workers] == [0, 0, 0], "they wait for each other, up to the budget's end"
     book = Ledger(path, Limits(1.0, DELTA))
     reserved = [(entry.run, entry.round) for entry in book.rows() if entry.what == "reserve"]
     assert sorted(reads(path)) == sorted(reserved), "each charge was one read"
