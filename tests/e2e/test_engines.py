@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import closing
 from pathlib import Path
 
@@ -22,13 +24,7 @@ from qfed.simulation.arms import Arm, run_arm
 from qfed.simulation.provision import make_keys
 
 pytest.importorskip("ray")
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves its pipes to the interpreter's end
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),  # Ray on its own defaults
-]
+pytestmark = pytest.mark.e2e
 
 QFED = Path(sys.executable).parent / "qfed"
 SITES, ROUNDS = 4, 2
@@ -50,7 +46,11 @@ def configured(*changes: str) -> RunConfig:
 
 def arm_of(config: RunConfig, folder: Path) -> Arm:
     data = partition(load(config.data), config.data, config.federation.sites, config.seed)
-    return run_arm(config, "engines", data, make_keys(config, data), folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # Ray waits for none of the processes that it starts and ends
+        arm = run_arm(config, "engines", data, make_keys(config, data), folder)
+        gc.collect()
+    return arm
 
 
 def children() -> set[int]:

@@ -128,6 +128,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
     assert file.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_force_replaces_an_earlier_result_whole(tmp_path: Path) -> None:
     out = tmp_path / "out"
     simulate(small("training.rounds=1"), out=out)
@@ -176,6 +177,7 @@ def test_simulate_takes_a_file(tmp_path: Path) -> None:
     assert simulate(str(tmp_path / "run.toml")).config == config
 
 
+@pytest.mark.slow
 def test_the_final_model_is_the_vector_that_was_trained(tmp_path: Path) -> None:
     """The stored parameters are float32 and reproduce exactly; a second simulation gives the same bytes."""
     vectors = []

@@ -56,6 +56,7 @@ def test_without_privacy_everything_but_times_repeats(open_run: Path, tmp_path: 
     assert np.array_equal(vector_of(again), vector_of(open_run))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_result(open_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "out"
     simulate(small(*HYBRID, "privacy.mode=off", "seed=2"), out=other)
