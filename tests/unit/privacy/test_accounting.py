@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import mpmath
+import mpmath  # type: ignore[import-untyped]
 import pytest
 from opacus.accountants import PRVAccountant
 
@@ -21,7 +21,9 @@ def test_published_value_of_the_mnist_tutorial() -> None:
     assert 2.3 < value < 3.01
 
 
-@pytest.mark.parametrize("releases", [Releases(1 / 16, 1.0, 4000), Releases(0.2, 3.0, 100)])
+@pytest.mark.parametrize(
+    "releases", [pytest.param(Releases(1 / 16, 1.0, 4000), marks=pytest.mark.slow), Releases(0.2, 3.0, 100)]
+)
 def test_agrees_with_opacus_prv(releases: Releases) -> None:
     other = PRVAccountant()
     other.history = [(releases.noise_multiplier, releases.sampling_rate, releases.steps)]

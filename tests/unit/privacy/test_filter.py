@@ -123,7 +123,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.2])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(asked=STEPS)
 def test_whatever_is_asked_the_budget_holds(
     tmp_path_factory: pytest.TempPathFactory, rate: float, asked: list[tuple[str, int, str]]
