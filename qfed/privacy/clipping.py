@@ -22,6 +22,7 @@ from torch import nn
 
 from qfed.errors import ConfigError
 from qfed.privacy.noise import gaussian
+from qfed.quantum.guard import refuse_torch_layer
 
 _MARKS = ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sample")
 
@@ -30,8 +31,10 @@ _MARKS = ("grad_sample", "summed_grad", "_forward_counter", "_current_grad_sampl
 def per_record_gradients(model: nn.Module) -> Iterator[nn.Module]:
     """The model with Opacus' hooks on, for a summed loss; they are gone afterwards, with what they left behind.
 
-    Raises ConfigError for a model that mixes records (batch normalisation), keeps buffers or is not set to train.
+    Raises ConfigError for a model that mixes records (batch normalisation), keeps buffers or is not set to train, and
+    CircuitError for a raw `qml.qnn.TorchLayer`, which would move by noise alone.
     """
+    refuse_torch_layer(model)
     errors: list[Exception] = list(ModuleValidator.validate(model, strict=False))
     if not errors:
         errors = list(GradSampleModule.validate(model, strict=False))
