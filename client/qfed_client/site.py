@@ -54,9 +54,12 @@ class Site:
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".asked")
         draft.write_text(config_toml, encoding="utf-8")
-        config = load_config(draft)
-        self._check(config)
-        draft.replace(file)
+        try:
+            config = load_config(draft)
+            self._check(config)
+            draft.replace(file)
+        finally:
+            draft.unlink(missing_ok=True)
         self._runs[run] = config
         return self.config.name
 

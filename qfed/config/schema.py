@@ -296,7 +296,7 @@ class SimulationConfig(Section):
     compare: tuple[Comparison, ...] = ("twin", "non_private", "no_federation")
     """Runs beside the main one: classical twin, without privacy, each site alone."""
     failures: tuple[Failure, ...] = ()
-    """Failures to inject, e.g. [{site = 3, round = 5}]."""
+    """Failures to inject into the main run, e.g. [{site = 3, round = 5}]."""
 
 
 class RunConfig(Section):

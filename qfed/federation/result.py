@@ -54,6 +54,8 @@ class RoundRecord(Record):
     """Spent by every site that took part in all rounds so far; None without privacy."""
     survivors: int = 0
     """Sites in the aggregate."""
+    failure: str | None = None
+    """Why the round failed as a whole; None when it did not."""
     dropouts: tuple[Dropout, ...] = ()
     """Sites that were asked and are not in the aggregate."""
     bytes_up: int = 0

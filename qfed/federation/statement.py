@@ -19,8 +19,10 @@ _NOT_COVERED = (
 _NO_PRIVACY = "everything: the model and its updates may reveal records"
 
 
-def privacy_statement(config: RunConfig, noise_multiplier: float | None, epsilon: float | None) -> PrivacyStatement:
-    """The statement of a run that spent `epsilon` in all, with `noise_multiplier` sigma (None: no privacy)."""
+def privacy_statement(
+    config: RunConfig, rounds: int, noise_multiplier: float | None, epsilon: float | None
+) -> PrivacyStatement:
+    """The statement of `rounds` rounds that spent `epsilon`, with `noise_multiplier` sigma (None: no privacy)."""
     private = config.privacy.mode != "off"
     training, full_batch = config.training, config.training.sampling_rate == 1.0
     accountant = (
@@ -41,7 +43,7 @@ def privacy_statement(config: RunConfig, noise_multiplier: float | None, epsilon
         noise_multiplier=noise_multiplier,
         clip_norm=config.privacy.clip_norm if private else None,
         sampling_rate=training.sampling_rate,
-        steps=training.rounds * training.local_steps,
+        steps=rounds * training.local_steps,
         accountant=accountant if private else "none",
         trust=_LOCAL_TRUST if private else "the aggregator and everybody who gets the model",
         secure_aggregation=hidden if config.secagg.mode == "on" else "off: the aggregator sees every site's own update",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,8 @@ def _view(result: RunResult) -> dict[str, Any]:
         "few_sites": len(result.sites) <= FEW_SITES,
         "few_names": FEW_NAMES,
         "dropped": [_by_reason(record) for record in result.rounds],
-        "phases": bars(_phases(result)),
+        "phases": bars(_summed(record.seconds for record in result.rounds)),
+        "volumes": bars(_summed(record.bytes for record in result.rounds), units.size),
         "parts": bars({name: took for name, took in result.seconds.items() if name != "total"}),
         "toml": to_toml(result.config),
     }
@@ -187,18 +188,18 @@ def spans(result: RunResult) -> tuple[Span, ...]:
     )
 
 
-def bars(seconds: Mapping[str, float]) -> tuple[Bar, ...]:
-    """Rows of a bar table, longest first."""
-    longest = max(seconds.values(), default=0.0)
-    ordered = sorted(seconds.items(), key=lambda item: -item[1])
-    return tuple(Bar(name, units.duration(took), took / longest if longest > 0 else 0.0) for name, took in ordered)
+def bars(values: Mapping[str, float], told: Callable[[float], str] = units.duration) -> tuple[Bar, ...]:
+    """Rows of a bar table, longest first; `told` puts a value into words."""
+    longest = max(values.values(), default=0.0)
+    ordered = sorted(values.items(), key=lambda item: -item[1])
+    return tuple(Bar(name, told(value), value / longest if longest > 0 else 0.0) for name, value in ordered)
 
 
-def _phases(result: RunResult) -> dict[str, float]:
+def _summed(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
     total: dict[str, float] = {}
-    for record in result.rounds:
-        for phase, took in record.seconds.items():
-            total[phase] = total.get(phase, 0.0) + took
+    for phases in rounds:
+        for phase, value in phases.items():
+            total[phase] = total.get(phase, 0.0) + value
     return total
 
 

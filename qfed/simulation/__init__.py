@@ -139,7 +139,7 @@ def _result(
         initial=state.initial,
         rounds=rounds,
         final=final,
-        privacy=privacy_statement(config, plan.noise_multiplier, plan.epsilon(len(rounds))),
+        privacy=privacy_statement(config, len(rounds), plan.noise_multiplier, plan.epsilon(len(rounds))),
         sites=sites,
         comparisons=comparisons,
         seconds=seconds,

@@ -138,7 +138,8 @@ def _spent(config: RunConfig, site: Path, dataset: str) -> float | None:
 
 
 def compare(kind: str, config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, folder: Path) -> Comparison:
-    """Run one comparison; `config` is the main run's."""
+    """Run one comparison; `config` is the main run's. Injected failures belong to the main run alone."""
+    config = replace(config, {"simulation.failures": []})
     if kind == "no_federation":
         return _each_alone(config, run, data, keys.names, folder)
     other = "twin" if config.model.kind == "hybrid" else "hybrid"

@@ -21,11 +21,12 @@ Requests = dict[str, wire.Fields]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Sums over the survivors by block, or None when the round failed; and why sites that were asked are missing."""
+    """Sums over the survivors by block, or None and why; and for sites that were asked and are missing, why."""
 
     sums: Mapping[str, np.ndarray] | None
     survivors: tuple[str, ...]
     dropouts: Mapping[str, str]
+    failure: str | None = None
 
 
 class Channel(Protocol):
@@ -56,7 +57,8 @@ class ClearChannel:
 
         dropouts = self._exchange.ask(kind, kind, asked, round=round, accept=_body(add), body=bytes).missing
         if len(survivors) < self._policy.min_survivors:
-            return Outcome(None, tuple(sorted(survivors)), dropouts)
+            few = f"{len(survivors)} sites answered, the quorum is {self._policy.min_survivors}"
+            return Outcome(None, (), dropouts, few)
         return Outcome(decode(layout, total, len(survivors)), tuple(sorted(survivors)), dropouts)
 
 
@@ -76,7 +78,7 @@ class SecureChannel:
             epoch = self._current_epoch(round)
             return self._sum(epoch, kind, round, layout, model)
         except QuorumLost as error:
-            return Outcome(None, (), {**self._absent, "aggregation": str(error)})
+            return Outcome(None, (), self._absent, str(error))
 
     def _ask(
         self, phase: str, bodies: Mapping[str, bytes], round: int, accept: Callable[[str, bytes], None] | None = None
@@ -121,7 +123,7 @@ class SecureChannel:
             sums = decode(layout, aggregate.total, len(aggregate.survivors))
         except (ProtocolError, QuorumLost) as error:
             self._epoch = None  # the next round starts with fresh keys among the sites that are there
-            return Outcome(None, (), {**dropouts, "aggregation": str(error)})
+            return Outcome(None, (), dropouts, str(error))
         dropouts = {site: reason for site, reason in dropouts.items() if site not in aggregate.survivors}
         return Outcome(sums, aggregate.survivors, dropouts)
 

@@ -59,7 +59,8 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
         failed = 0 if outcome.sums is not None else failed + 1
         if failed > config.federation.max_failed_rounds:
             folder.save(replace(state, status="stopped"))
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5])
+            sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
+            reasons = "; ".join(filter(None, [outcome.failure, *sites]))
             raise QuorumLost(
                 f"{failed} rounds in a row failed, the last because of: {reasons}; the last good model is kept"
             )
@@ -92,6 +93,7 @@ def _advance(
         round=round,
         status="aggregated" if sums is not None else "failed",
         survivors=len(outcome.survivors),
+        failure=outcome.failure,
         dropouts=tuple(Dropout(site=site, reason=why) for site, why in sorted({**refused, **outcome.dropouts}.items())),
         bytes_up=sum(traffic.up.values()),
         bytes_down=sum(traffic.down.values()),
