@@ -12,8 +12,10 @@ demo: $(VENV)/.demo
 	$(BIN)/qfed warmup
 	$(BIN)/qfed simulate --out $(OUT) --force
 
+# A file's tests stay together (shared fixtures); two files run at a time.
 test: $(VENV)/.dev lint
-	$(BIN)/python -m pytest
+	$(BIN)/qfed warmup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow and not e2e"
