@@ -59,6 +59,7 @@ def simulate(
         result = simulate(resolved, out=out, force=force, progress=show)
     console.print(final_table(result))
     if out is not None:
-        console.print(f"report: {out / 'report.html'}   data: {out / 'result.json'}   model: {out / 'model.npz'}")
+        for what, name in (("report", "report.html"), ("data", "result.json"), ("model", "model.npz")):
+            typer.echo(f"{what + ':':8}{out / name}")
     else:
         console.print("nothing was saved; name a folder with --out DIR for report, model and data")
