@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points, version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import click
 import typer
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from qfed.cli import config, ledger, simulate, warmup
-from qfed.errors import QfedError
+from qfed.errors import MissingExtra, QfedError
 
 _INTERRUPTED = 130
 
@@ -50,6 +50,18 @@ for _plugin in entry_points(group="qfed.commands"):
     app.add_typer(_plugin.load(), name=_plugin.name)
 
 
+_EXTRAS = {
+    "client": ("torch", "pennylane", "numba", "opacus", "dp_accounting", "scipy", "sklearn", "pyarrow"),
+    "server": ("jinja2", "matplotlib"),
+    "sim": ("ray",),
+}
+
+
+def _fail(error: QfedError) -> NoReturn:
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
+    sys.exit(error.exit_status)
+
+
 def main() -> None:
     """Run the command line; the process's exit status is the answer."""
     try:
@@ -63,6 +75,11 @@ def main() -> None:
     except (KeyboardInterrupt, click.exceptions.Abort):
         Console(stderr=True).print("[bold]interrupted[/]; a folder with a file INCOMPLETE in it holds no result")
         sys.exit(_INTERRUPTED)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").split(".")[0]
+        extra = next((extra for extra, names in _EXTRAS.items() if missing in names), None)
+        if extra is None:
+            raise
+        _fail(MissingExtra(missing, extra))
     except QfedError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
-        sys.exit(error.exit_status)
+        _fail(error)

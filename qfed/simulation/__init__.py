@@ -21,13 +21,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from qfed.config import RunConfig, anchored, load_config, to_toml
 from qfed.data import SiteData, load, partition
-from qfed.errors import ConfigError, QuorumLost
+from qfed.errors import ConfigError, MissingExtra, QuorumLost
 from qfed.federation.files import write_atomically
 from qfed.federation.local import learner_for
 from qfed.federation.result import Comparison, RunResult, SiteRecord
@@ -73,6 +74,10 @@ def simulate(
     """
     began = time.monotonic()
     resolved = anchored(config) if isinstance(config, RunConfig) else load_config(config)
+    if out is not None:
+        for package in ("jinja2", "matplotlib"):  # asked now rather than when the run is over and the report is due
+            if find_spec(package) is None:
+                raise MissingExtra(package, "server")
     data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
     learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
     keys = make_keys(resolved, data)
