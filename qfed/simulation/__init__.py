@@ -15,6 +15,7 @@ import logging
 import os
 import platform
 import shutil
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,7 @@ from qfed.simulation.provision import make_keys
 
 _PACKAGES = ("qfed", "flwr", "torch", "pennylane", "opacus", "dp-accounting", "numba", "numpy", "cryptography")
 _MARK = "INCOMPLETE"
+_log = logging.getLogger("qfed.simulation")
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def simulate(
             if find_spec(package) is None:
                 raise MissingExtra(package, "server")
     data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
+    _warn_of_denominator(resolved, [len(site.train) for site in data])
     learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
     keys = make_keys(resolved, data)
     run = hashlib.sha256(to_toml(resolved).encode()).hexdigest()[:16]
@@ -113,6 +116,20 @@ def simulate(
         if out is not None:
             _write(folder, resolved, arm, result, keys.names)
     return result
+
+
+def _warn_of_denominator(config: RunConfig, records: Sequence[int]) -> None:
+    """Say so when the public denominator is far from what a typical site takes into a step."""
+    typical = config.training.sampling_rate * statistics.median(records)
+    if not typical / 3 <= config.training.batch_size <= 3 * typical:
+        _log.warning(
+            "training.batch_size=%g is the denominator of a site's mean gradient, but a typical site takes about %g "
+            "records into a step, which makes steps %.3g times as long as meant; use about %g",
+            config.training.batch_size,
+            typical,
+            typical / config.training.batch_size,
+            max(1, round(typical)),
+        )
 
 
 def _result(
