@@ -27,7 +27,8 @@ def table(name: str) -> str:
             goal = f"{'≥' if figure['better'] == 'higher' else '≤'} {figure['goal']:g}"
         lines.append(f"| {figure['name']} | {figure['value']:.3g} {figure['unit']} | {goal} |")
     machine = tree["machine"]
-    return "\n".join([*lines, "", f"Measured on {machine['cores']} cores of {machine['cpu']}."])
+    processor = machine.get("cpu") or machine["processor"]
+    return "\n".join([*lines, "", f"Measured on {machine['cores']} cores ({processor})."])
 
 
 def redrawn(text: str) -> str:
