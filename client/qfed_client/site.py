@@ -22,7 +22,7 @@ from qfed.data import SiteData
 from qfed.errors import LocalProtocolError, PolicyRefused, RemoteProtocolError
 from qfed.federation import wire
 from qfed.federation.contribution import greatest_weight, layout_of, policy_of
-from qfed.federation.local import experiment_rng, learner_for
+from qfed.federation.local import Learner, experiment_rng, learner_for
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.secagg import ClientSession, ClientStore, Federation, Identity, encode
 
@@ -122,9 +122,9 @@ class Site:
             session.round_of(request)  # refuses a label that is stale or belongs elsewhere, before any record is read
             if (cached := session.cached_upload(request)) is not None:
                 return cached
-        values = self._values(config, run, round, model, train=train)
-        policy = policy_of(config, self._federation.policy.federation_id)
         learner = learner_for(config)
+        values = self._values(learner, run, round, model, train=train)
+        policy = policy_of(config, self._federation.policy.federation_id)
         layout = layout_of(config, policy, learner.parameters, learner.metric, train=train)
         seed = self.config.rounding_seed
         rounding = (
@@ -133,18 +133,15 @@ class Site:
         vector = encode(layout, values, rounding, policy, config.federation.sites)
         return session.upload(request, vector) if session is not None else vector.tobytes()
 
-    def _values(
-        self, config: RunConfig, run: str, round: int, model: bytes, *, train: bool
-    ) -> Mapping[str, np.ndarray]:
+    def _values(self, learner: Learner, run: str, round: int, model: bytes, *, train: bool) -> Mapping[str, np.ndarray]:
         """The blocks of a contribution (see qfed.federation.contribution), before encoding."""
-        learner = learner_for(config)
+        config = learner.config
         vector = wire.vector_from_bytes(model, learner.parameters)
         blocks: dict[str, np.ndarray] = {}
 
         @cache
-        def records() -> (
-            SiteData
-        ):  # opened by whoever asks first: when training, the plan, after it has charged the ledger
+        def records() -> SiteData:
+            # Opened by whoever asks first: when training that is the plan, after it has charged the ledger.
             return SiteData.load(self.folder / self.config.records, learner.schema)
 
         if train:

@@ -76,10 +76,7 @@ def simulate(
     """
     began = time.monotonic()
     resolved = anchored(config) if isinstance(config, RunConfig) else load_config(config)
-    if out is not None:
-        for package in ("jinja2", "matplotlib"):  # asked now rather than when the run is over and the report is due
-            if find_spec(package) is None:
-                raise MissingExtra(package, "server")
+    _require_extras(resolved, report=out is not None)
     data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
     _warn_of_denominator(resolved, [len(site.train) for site in data])
     learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
@@ -116,6 +113,16 @@ def simulate(
         if out is not None:
             _write(folder, resolved, arm, result, keys.names)
     return result
+
+
+def _require_extras(config: RunConfig, *, report: bool) -> None:
+    """MissingExtra now rather than when the run is under way, or over and its report is due."""
+    needed = [("jinja2", "server"), ("matplotlib", "server")] if report else []
+    if config.simulation.engine == "ray":
+        needed.append(("ray", "sim"))
+    for package, extra in needed:
+        if find_spec(package) is None:
+            raise MissingExtra(package, extra)
 
 
 def _warn_of_denominator(config: RunConfig, records: Sequence[int]) -> None:

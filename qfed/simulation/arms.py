@@ -8,7 +8,6 @@ no_federation   every site alone with its own records and the same budget: what 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import tomli_w
 from qfed._flower import Message, run_on_ray
 from qfed.config import Failure, RunConfig, replace
 from qfed.data import Records, SiteData
-from qfed.errors import MissingExtra, QuorumLost
+from qfed.errors import QuorumLost
 from qfed.federation import wire
 from qfed.federation.contribution import Evaluation
 from qfed.federation.engine import run_in_process
@@ -74,8 +73,6 @@ def run_arm(config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, f
     server_app, client_app, sites = component(SERVER_APP), component(CLIENT_APP), config.federation.sites
     try:
         if config.simulation.engine == "ray":
-            if importlib.util.find_spec("ray") is None:
-                raise MissingExtra("ray", "sim")
             bundle = folder / "bundle"
             _write_bundle(bundle, client_config)
             run_on_ray(server_app, client_app, sites, server_config, bundle)
