@@ -17,7 +17,6 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -204,9 +203,7 @@ class Contender:
 class Figures(list):
     def add(self, name, value, unit, goal=None, better="lower"):
         self.append({"name": name, "value": value, "unit": unit, "goal": goal, "better": better})
-        met = "" if goal is None else ("met" if (value >= goal if better == "higher" else value <= goal) else "MISSED")
-        aim = "" if goal is None else f"{'>=' if better == 'higher' else '<='} {goal:g}"
-        print(f"{name:62} {value:12.4g} {unit:8} {aim:10} {met}", flush=True)
+        print(f"{name:62} {value:12.4g} {unit}", flush=True)
 
 
 def fused_rate():
@@ -488,6 +485,8 @@ def first_calls(figures):
 
 
 def main():
+    from report import finish  # tests/bench/report.py
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--quick", action="store_true", help="4 and 8 wires, few rounds")
@@ -509,23 +508,8 @@ def main():
         opacus_step(figures, wires)
     threads(figures)
     first_calls(figures)
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report(figures), indent=1) + "\n")
-
-
-def report(figures):
-    from importlib.metadata import version
-
     packages = ("torch", "pennylane", "numba", "numpy", "opacus")
-    return {
-        "figures": list(figures),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "load": os.getloadavg(),
-        },
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
-    }
+    finish("Quantum engine: forward and per-sample gradients", figures, packages, arguments.json)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,7 @@ def table(name: str) -> str:
             goal = f"{'≥' if figure['better'] == 'higher' else '≤'} {figure['goal']:g}"
         lines.append(f"| {figure['name']} | {figure['value']:.3g} {figure['unit']} | {goal} |")
     machine = tree["machine"]
-    processor = machine.get("cpu") or machine["processor"]
-    return "\n".join([*lines, "", f"Measured on {machine['cores']} cores ({processor})."])
+    return "\n".join([*lines, "", f"Measured on {machine['cores']} cores ({machine['cpu']})."])
 
 
 def redrawn(text: str) -> str:
