@@ -1,24 +1,11 @@
 """The configuration of a run: one TOML file; every field has a default, so an empty file is a valid run."""
 
+from qfed.config.data import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
+from qfed.config.federation import FederationConfig, SecAggConfig
+from qfed.config.model import CIRCUITS, MAX_WIRES, ModelConfig
+from qfed.config.privacy import PrivacyConfig
 from qfed.config.reader import anchored, environment, load_config, load_site, replace, to_toml
-from qfed.config.schema import (
-    CIRCUITS,
-    EMBEDDED,
-    MAX_WIRES,
-    CategoricalColumn,
-    Column,
-    DataConfig,
-    Failure,
-    FederationConfig,
-    ModelConfig,
-    NumericColumn,
-    PrivacyConfig,
-    RunConfig,
-    SecAggConfig,
-    SimulationConfig,
-    TargetColumn,
-    TrainingConfig,
-)
+from qfed.config.schema import Failure, RunConfig, SimulationConfig, TrainingConfig
 from qfed.config.site import SiteConfig, SitePolicy
 
 __all__ = [

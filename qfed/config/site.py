@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qfed.config.schema import Flag, Fraction, Positive, Section, Whole
+from qfed.config.section import Flag, Fraction, Positive, Section, Whole
 
 
 class SitePolicy(Section):
