@@ -111,14 +111,6 @@ class AngleMap:
         parts = torch.split_with_sizes(weights, [math.prod(s) for s in self.shapes])
         return [part.reshape(s) for part, s in zip(parts, self.shapes, strict=True)]
 
-    def arrays(self, dtype: torch.dtype) -> tuple[Any, ...]:
-        """`_affine` as NumPy arrays."""
-        found = self._casts.get(dtype)
-        if found is None:
-            parts = self._affine(dtype, torch.device("cpu"))
-            found = self._casts[dtype] = tuple(None if t is None else t.numpy() for t in parts)
-        return found
-
     @cached_property
     def _casts(self) -> dict[Any, tuple[Any, ...]]:
         return {}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,15 +20,18 @@ from qfed.errors import CircuitError
 from qfed.quantum import angles as angle_maps
 from qfed.quantum import execute
 from qfed.quantum.angles import AngleMap
-from qfed.quantum.functional import Direct, Sweep
+from qfed.quantum.execute import Floats
+from qfed.quantum.functional import Sweep
 from qfed.quantum.functional import circuit as run
 from qfed.quantum.isolated import isolated
 from qfed.quantum.layout import Layout, layout_of
-from qfed.quantum.plan import Plan, make_plan
+from qfed.quantum.plan import Ints, Plan, make_plan
 from qfed.quantum.program import Program, compile_recording
+from qfed.quantum.routine import Routine, affine, direct
 from qfed.quantum.trace import Circuit, Recording
 
 Pull = Callable[[Tensor], tuple[Tensor, Tensor]]
+SitesPull = Callable[[Floats], tuple[Floats, Floats]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Compiled:
     def __call__(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """x (B, D), flat w (P,) -> (B, width)."""
         state = None if self.state is None else self.state.own(inputs, weights)
-        sweep = Sweep(self.program, self.plan, keep=torch.is_grad_enabled())
+        sweep = Sweep(self.program, self.routine, keep=torch.is_grad_enabled())
         return self.columns(run(sweep, self.angles.own(inputs, weights), self.angles.shared(weights), state))
 
     def columns(self, raw: Tensor) -> Tensor:
@@ -74,53 +78,73 @@ class Compiled:
         ]
         return torch.cat(parts, dim=1)
 
+    @cached_property
+    def routine(self) -> Routine:
+        """The kernel's, with angles as its arguments."""
+        return direct(self.plan)
+
+    @cached_property
+    def affine(self) -> Routine | None:
+        """The kernel's, with inputs and weights as its arguments; None where the angles need torch."""
+        maps = self.angles
+        if maps.graph is not None or self.state is not None:
+            return None
+        return affine(self.plan, maps.from_inputs.numpy(), maps.from_weights.numpy(), maps.constant.numpy())
+
     def per_sample(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Pull]:
         """x (B, D), flat w (P,) -> (B, width), and the function dL/dout -> (dL/dx (B, D), dL/dw (B, P)) per record.
 
         Outside of autograd: nothing is recorded and nothing may require gradients.
         """
-        if self.angles.graph is None and self.state is None and inputs.device.type == "cpu":
-            return self._per_sample_affine(inputs, weights)
+        if self.affine is not None and inputs.device.type == "cpu":
+            # the caller may change its tensors before the pull
+            x, w = inputs.numpy().copy(), weights.numpy()[None].copy()
+            rows, sites_pull = self.sites(x, w, execute.even(1, x.shape[0]))
+
+            def affine_pull(cotangent: Tensor) -> tuple[Tensor, Tensor]:
+                of_inputs, of_weights = sites_pull(cotangent.numpy())
+                return torch.from_numpy(of_inputs), torch.from_numpy(of_weights)
+
+            return torch.from_numpy(rows), affine_pull
         own, shared = self.angles.own(inputs, weights), self.angles.shared(weights)
-        state = None if self.state is None else self.state.own(inputs, weights)
+        state = None if self.state is None else self.state.own(inputs, weights)[None]
         if own is inputs:
-            own = own.clone()  # the caller may change its tensor before the pull
-        sweep = Direct(self.program, self.plan, own, shared, state)
-        raw = sweep.out
+            own = own.clone()
+        sweep = Sweep(self.program, self.routine, keep=True)
+        raw = sweep.forward(own[None], shared[None], state)[0]
 
         def pull(cotangent: Tensor) -> tuple[Tensor, Tensor]:
-            of_own, of_shared, of_state = sweep.pull(self._raw_cotangent(raw, cotangent))
+            found = sweep.backward(own[None], shared[None], state, self._raw_cotangent(raw, cotangent)[None])
+            of_own, of_shared, of_state = found[0][0], found[1][0], found[2]
             of_inputs = self.angles.input_gradients(inputs, weights, of_own)
             of_weights = self.angles.weight_gradients(inputs, weights, of_own, of_shared)
-            if self.state is not None and of_state is not None:
-                none = of_state.new_zeros(of_state.shape[0], 0)
-                of_inputs = of_inputs + self.state.input_gradients(inputs, weights, of_state)
-                of_weights = of_weights + self.state.weight_gradients(inputs, weights, of_state, none)
+            if self.state is not None:
+                none = of_state.new_zeros(len(inputs), 0)
+                of_inputs = of_inputs + self.state.input_gradients(inputs, weights, of_state[0])
+                of_weights = of_weights + self.state.weight_gradients(inputs, weights, of_state[0], none)
             return of_inputs, of_weights
 
         return self.columns(raw), pull
 
-    def _per_sample_affine(self, inputs: Tensor, weights: Tensor) -> tuple[Tensor, Pull]:
-        """`per_sample` in NumPy, whose calls cost less than torch's: for small circuits they are what takes time."""
-        a_x, a_w, c, shared_w, shared_c = self.angles.arrays(inputs.dtype)
-        x, w = inputs.contiguous().numpy(), weights.numpy()
-        own = x.copy() if a_x is None else x @ a_x  # the caller may change its tensor before the pull
-        if a_w is not None:
-            own += a_w @ w + c
-        lifted = own[None], (shared_w @ w + shared_c)[None]
-        out, final = execute.forward(self.plan, *lifted, None, keep=True)
-        raw = torch.from_numpy(out[0])
+    def sites(self, inputs: Floats, weights: Floats, offsets: Ints) -> tuple[Floats, SitesPull]:
+        """`per_sample` for K sites in one call, in NumPy: x (B, D), w (K, P) -> (B, width), and dL/dout -> dL/dx, dL/dw.
 
-        def pull(cotangent: Tensor) -> tuple[Tensor, Tensor]:
-            of_raw = self._raw_cotangent(raw, cotangent).contiguous().numpy()
-            found = execute.backward(self.plan, *lifted, None, of_raw[None], final)
-            of_weights = found.shared[0] @ shared_w
-            if a_w is not None:
-                of_weights += found.own[0] @ a_w
-            of_inputs = found.own[0] if a_x is None else found.own[0] @ a_x.T
-            return torch.from_numpy(of_inputs), torch.from_numpy(of_weights)
+        Records offsets[k] .. offsets[k + 1] are site k's, any number of them. The arrays are read again by the pull:
+        do not change them before. Raises CircuitError where `affine` is None.
+        """
+        routine = self.affine
+        if routine is None:
+            raise CircuitError("the angles of this circuit are not affine in inputs and weights; use per_sample")
+        batch = execute.Batch(np.ascontiguousarray(inputs), np.ascontiguousarray(weights, inputs.dtype), offsets)
+        raw, final = execute.forward(routine, batch, keep=True)
 
-        return self.columns(raw), pull
+        def pull(cotangent: Floats) -> tuple[Floats, Floats]:
+            if self._has_variance:
+                cotangent = self._raw_cotangent(torch.from_numpy(raw), torch.from_numpy(cotangent)).numpy()
+            of_inputs, of_weights, _ = execute.backward(routine, batch, np.ascontiguousarray(cotangent), final)
+            return of_inputs, of_weights
+
+        return self.columns(torch.from_numpy(raw)).numpy() if self._has_variance else raw, pull
 
     def _raw_cotangent(self, raw: Tensor, cotangent: Tensor) -> Tensor:
         if not self._has_variance:

@@ -15,14 +15,14 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qfed.errors import CircuitError
 from qfed.quantum import execute, torch_path
-from qfed.quantum.plan import Plan
 from qfed.quantum.program import Program
+from qfed.quantum.routine import Routine
+from qfed.quantum.workers import Spare
 
 TWICE = (
     "QuantumLayer has first derivatives only, and a second derivative (create_graph=True, hessian) was asked for; "
@@ -33,66 +33,49 @@ TWICE = (
 class Sweep:
     """One forward sweep: what to run, and the final states it left for the backward sweep."""
 
-    def __init__(self, program: Program, plan: Plan, *, keep: bool) -> None:
+    def __init__(self, program: Program, routine: Routine, *, keep: bool) -> None:
         self.program = program
-        self.plan = plan
+        self.routine = routine
         self.keep = keep
         self._arguments: tuple[Tensor | None, ...] = ()
         self._fingerprint: tuple[Any, ...] | None = None
-        self._final: Any = None
+        self._final: Spare | None = None
 
     def forward(self, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:
         """Raw outputs (K, B, M)."""
         if own.device.type != "cpu":
-            return torch_path.forward(self.program, self.plan, own, shared, state)
-        out, final = execute.forward(self.plan, *_arrays(own, shared, state), keep=self.keep)
-        if final.shape[0]:
+            return torch_path.forward(self.program, self.routine.plan, own, shared, state)
+        out, final = execute.forward(self.routine, _batch(own, shared, state), keep=self.keep)
+        if len(final.array):
             self._arguments = (own, shared, state)  # held, so that their memory is not reused
             self._fingerprint, self._final = _fingerprint(own, shared, state), final
-        return torch.from_numpy(out)
+        return torch.from_numpy(out).view(*own.shape[:2], out.shape[1])
 
     def backward(
         self, own: Tensor, shared: Tensor, state: Tensor | None, cotangent: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Per-record gradients: own (K, B, Ro), shared (K, B, Rs), state (K, B, N) (empty without state)."""
         if own.device.type != "cpu":
-            return torch_path.backward(self.program, self.plan, own, shared, state, cotangent)
+            return torch_path.backward(self.program, self.routine.plan, own, shared, state, cotangent)
         same = self._fingerprint is not None and self._fingerprint == _fingerprint(own, shared, state)
-        x, w, psi, c = _arrays(own, shared, state, cotangent)
-        final = self._final if same else np.zeros((0, 0), x.dtype)
-        found = execute.backward(self.plan, x, w, psi, c, final)
-        of_state = own.new_zeros(0) if found.state is None else torch.from_numpy(found.state)
-        return torch.from_numpy(found.own), torch.from_numpy(found.shared), of_state
+        found = execute.backward(
+            self.routine, _batch(own, shared, state), _rows(cotangent), self._final if same else None
+        )
+        of_own, of_shared, of_state = (torch.from_numpy(g).view(*own.shape[:2], g.shape[1]) for g in found)
+        return of_own, of_shared, own.new_zeros(0) if state is None else of_state
 
 
-class Direct:
-    """One site's sweep without autograd: `out` (B, M), and `pull` for the gradients of every record."""
+def _batch(own: Tensor, shared: Tensor, state: Tensor | None) -> execute.Batch:
+    """Angles of K sites with B records each."""
+    weights = shared.detach().contiguous().numpy()
+    return execute.Batch(
+        _rows(own), weights, execute.even(own.shape[0], own.shape[1]), None if state is None else _rows(state)
+    )
 
-    def __init__(self, program: Program, plan: Plan, own: Tensor, shared: Tensor, state: Tensor | None) -> None:
-        self._sweep: Sweep | None = None
-        self._tensors: tuple[Tensor, Tensor, Tensor | None]
-        self._tensors = (own.unsqueeze(0), shared.unsqueeze(0), None if state is None else state.unsqueeze(0))
-        if own.device.type != "cpu":
-            self._sweep = Sweep(program, plan, keep=False)
-            first, second, third = self._tensors
-            self.out = self._sweep.forward(first, second, third)[0]
-            return
-        self._plan = plan
-        self._arrays = _arrays(*self._tensors)
-        out, self._final = execute.forward(plan, *self._arrays, keep=True)
-        self.out = torch.from_numpy(out[0])
 
-    def pull(self, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """dL/dout (B, M) -> dL/down (B, Ro), dL/dshared (B, Rs), dL/dstate (B, N) or None."""
-        if self._sweep is not None:
-            x, w, psi = self._tensors
-            found = self._sweep.backward(x, w, psi, cotangent.unsqueeze(0))
-            return found[0][0], found[1][0], None if psi is None else found[2][0]
-        c = cotangent.contiguous().numpy()[None]
-        own, shared, state = self._arrays
-        g = execute.backward(self._plan, own, shared, state, c, self._final)
-        of_state = None if g.state is None else torch.from_numpy(g.state[0])
-        return torch.from_numpy(g.own[0]), torch.from_numpy(g.shared[0]), of_state
+def _rows(values: Tensor) -> Any:
+    """(K, B, C) -> (K B, C)."""
+    return values.detach().contiguous().flatten(0, 1).numpy()
 
 
 def _fingerprint(*tensors: Tensor | None) -> tuple[Any, ...] | None:
@@ -104,10 +87,6 @@ def _fingerprint(*tensors: Tensor | None) -> tuple[Any, ...] | None:
                 return None
             found += (t.data_ptr(), t._version, t.shape, t.stride())
     return tuple(found)
-
-
-def _arrays(*tensors: Tensor | None) -> tuple[Any, ...]:
-    return tuple([None if t is None else t.detach().contiguous().numpy() for t in tensors])
 
 
 def circuit(sweep: Sweep, own: Tensor, shared: Tensor, state: Tensor | None) -> Tensor:

@@ -20,48 +20,99 @@ from qfed.quantum import measure as measuring
 from qfed.quantum.cache import fingerprint, keep_on_disk
 from qfed.quantum.compiler import compiled
 from qfed.quantum.lanes import fill, load, mul, store
+from qfed.quantum.plan import Plan
 
 _rotate_block, _undo_block = blocks.rotate_block, blocks.undo_block
 _apply_fold, _undo_fold = walsh.apply_fold, walsh.undo_fold
 _single_wires, _build = product.single_wires, product.build
 _pull_wires, _undo_wires = product.pull, product.undo_wires
 _measure, _pull = measuring.measure, measuring.pull
-_site_tables, _own_tables = tables.site_tables, tables.own_tables
+_site_tables, _own_tables, _pull_angles = tables.site_tables, tables.own_tables, tables.pull_angles
 _into_lanes, _out_of_lanes = tables.into_lanes, tables.out_of_lanes
 
 
-def scratch_vectors(size: int, wires: int, rows: int, folds: int, outputs: int, lanes: int) -> int:
+def scratch_vectors(plan: Plan, features: int, weights: int, lanes: int) -> int:
     """Vectors of scratch that a plan needs; see `_parts`."""
-    return 7 * size + 4 * (rows + 1) + 8 * wires + outputs + -(-2 * folds * size // lanes)
+    vectors = 7 * plan.size + 4 * (plan.rows + 1) + 8 * plan.wires + plan.outputs + features + weights
+    return vectors + -(-2 * len(plan.folds) * plan.size // lanes) + 3 * -(-len(plan.shared) // lanes)
 
 
 @compiled
-def _parts(scratch: Any, size: int, count: int, rows: int, outputs: int) -> Any:
-    """S, L, partial products (2N vectors each), transform (N), cosine, sine, slopes, single wires and their
-    adjoint, outputs, tables of folds.
-    """
+def _piece(scratch: Any, at: int, vectors: int) -> Any:
     lanes = 64 // scratch.itemsize
-    a = 6 * size * lanes
-    b = a + size * lanes
-    c = b + (rows + 1) * lanes
-    d = c + 2 * (rows + 1) * lanes
-    e = d + (rows + 1) * lanes
-    f = e + 4 * count * lanes
-    g = f + 4 * count * lanes
-    h = g + outputs * lanes
+    return scratch[at * lanes : (at + vectors) * lanes]
+
+
+@compiled
+def _parts(scratch: Any, size: int, count: int, rows: int, outputs: int, features: int, weights: int) -> Any:
+    """S, L, partial products (2N vectors each), transform (N), cosine, sine, slopes, single wires and their
+    adjoint, outputs, dL/dx, dL/dw; then numbers: shared angles, tables of folds.
+    """
+    a = 7 * size
+    b = a + 4 * (rows + 1)
+    c = b + 8 * count
+    d = c + outputs
+    e = d + features
     return (
-        scratch[: 2 * size * lanes],
-        scratch[2 * size * lanes : 4 * size * lanes],
-        scratch[4 * size * lanes : a],
-        scratch[a:b],
-        scratch[b:c],
-        scratch[c:d],
-        scratch[d:e],
-        scratch[e:f],
-        scratch[f:g],
-        scratch[g:h],
-        scratch[h:],
+        _piece(scratch, 0, 2 * size),
+        _piece(scratch, 2 * size, 2 * size),
+        _piece(scratch, 4 * size, 2 * size),
+        _piece(scratch, 6 * size, size),
+        _piece(scratch, a, rows + 1),
+        _piece(scratch, a + rows + 1, 2 * (rows + 1)),
+        _piece(scratch, a + 3 * (rows + 1), rows + 1),
+        _piece(scratch, b, 4 * count),
+        _piece(scratch, b + 4 * count, 4 * count),
+        _piece(scratch, c, outputs),
+        _piece(scratch, d, features),
+        _piece(scratch, e, weights),
+        scratch[(e + weights) * (64 // scratch.itemsize) :],
     )
+
+
+@compiled
+def _rows(packed: Any, k: int) -> Any:
+    """Array k of a routine's integers, as a list."""
+    at, length = packed[3 * k], packed[3 * k + 1] * packed[3 * k + 2]
+    return packed[at : at + length]
+
+
+@compiled
+def _table(packed: Any, k: int) -> Any:
+    """Array k of a routine's integers, as a table."""
+    return _rows(packed, k).reshape((packed[3 * k + 1], packed[3 * k + 2]))
+
+
+@compiled
+def _unpack(packed: Any) -> Any:
+    """Arrays of a plan and where its angles come from; the order is routine.py's."""
+    return (
+        _rows(packed, 1),
+        _rows(packed, 2),
+        _table(packed, 3),
+        _table(packed, 4),
+        _table(packed, 5),
+        _table(packed, 6),
+        _table(packed, 7),
+        _table(packed, 8),
+        _table(packed, 9),
+        _table(packed, 10),
+        _rows(packed, 11),
+        _rows(packed, 12),
+    )
+
+
+@compiled
+def _locate(offsets: Any, lanes: int, group: int) -> Any:
+    """Site and first record of a group; a group's records belong to one site."""
+    site = 0
+    while True:
+        records = offsets[site + 1] - offsets[site]
+        groups = (records + lanes - 1) // lanes
+        if group < groups:
+            return site, offsets[site] + group * lanes
+        group -= groups
+        site += 1
 
 
 @compiled
@@ -74,19 +125,20 @@ def _start(
     sine: Any,
     initial: Any,
     start: int,
+    stop: int,
     count: int,
 ) -> None:
     """S <- S_0: prepared amplitudes, a product state, or |0...0>."""
     size = 1 << count
     if prefix.shape[0] > 0:
         _single_wires(prefix, cosine, sine, wires, count)
-        _build(wires, partial, state, count)
+        _build(wires, partial, state, count, True)
         return
     zero = fill(state, 0.0)
     for q in range(2 * size):
         store(state, q, zero)
     if initial.shape[1] > 0:
-        _into_lanes(initial, start, 64 // state.itemsize, state)
+        _into_lanes(initial, start, stop, 64 // state.itemsize, state)
     else:
         store(state, 0, fill(state, 1.0))
 
@@ -106,105 +158,105 @@ def _evolve(state: Any, steps: Any, block_rows: Any, cosine: Any, sine: Any, fol
 def _forward(
     first: int,
     last: int,
-    count: int,
-    shared: Any,
-    own: Any,
-    prefix: Any,
-    steps: Any,
-    block_rows: Any,
-    folds: Any,
-    members: Any,
-    diagonal: Any,
-    diagonal_coefficients: Any,
-    terms: Any,
-    coefficients: Any,
-    outcomes: Any,
-    columns: Any,
-    own_angles: Any,
-    shared_angles: Any,
+    packed: Any,
+    numbers: Any,
+    inputs: Any,
+    weights: Any,
+    offsets: Any,
     initial: Any,
     scratch: Any,
     final: Any,
     out: Any,
 ) -> None:
-    """Groups first..last: out (K, B, M) and, where `final` has rows, the final states (G, 2N lanes)."""
-    size = 1 << count
-    lanes = 64 // scratch.itemsize
-    rows = shared.shape[0] + own.shape[0]
-    per_site = (own_angles.shape[1] + lanes - 1) // lanes
-    state, _, partial, work, cosine, sine, _, wires, _, results, fold_tables = _parts(
-        scratch, size, count, rows, columns.shape[0]
+    """Groups first..last: out (B, M) and, where `final` has rows, the final states (G, 2N lanes)."""
+    count, rows = packed[0], packed[1]
+    size, lanes, features = 1 << count, 64 // scratch.itemsize, inputs.shape[1]
+    shared, own, prefix, steps, block_rows, folds, members, diagonal, terms, outcomes, starts, source = _unpack(packed)
+    coefficients, constant = numbers[: diagonal.shape[0] + terms.shape[0]], numbers[packed[2] : packed[2] + rows]
+    factor = numbers[packed[2] + rows :]
+    state, _, partial, work, cosine, sine, _, wires, _, results, _, _, tail = _parts(
+        scratch, size, count, rows, out.shape[1], features, weights.shape[1]
     )
+    angle_numbers = 3 * lanes * ((shared.shape[0] + lanes - 1) // lanes)
+    angles, fold_tables = tail[:angle_numbers], tail[angle_numbers:]
+    site, start = 0, 0
+    if first < last:
+        site, start = _locate(offsets, lanes, first)
+    fresh = True
     for g in range(first, last):
-        site = g // per_site
-        start = (g - site * per_site) * lanes
-        if g == first or start == 0:
-            _site_tables(shared, rows, shared_angles[site], folds, members, cosine, sine, fold_tables, size)
-        _own_tables(own, own_angles[site], start, lanes, cosine, sine)
+        stop = min(start + lanes, offsets[site + 1])
+        if fresh:
+            _site_tables(
+                shared, rows, starts, source, factor, constant, features, weights[site],
+                folds, members, cosine, sine, fold_tables, angles, size,
+            )  # fmt: skip
+        _own_tables(own, starts, source, factor, constant, inputs, weights[site], start, stop, lanes, cosine, sine)
         psi = final[g] if final.shape[0] > 0 else state
-        _start(psi, partial, wires, prefix, cosine, sine, initial[site], start, count)
+        _start(psi, partial, wires, prefix, cosine, sine, initial, start, stop, count)
         _evolve(psi, steps, block_rows, cosine, sine, fold_tables, size)
-        _measure(psi, diagonal, diagonal_coefficients, terms, coefficients, outcomes, work, results, size)
-        _out_of_lanes(results, columns, start, lanes, out[site])
+        _measure(psi, diagonal, terms, coefficients, outcomes, work, results, size)
+        _out_of_lanes(results, start, stop, lanes, out)
+        start, fresh = stop, False
+        while site + 1 < offsets.shape[0] - 1 and start >= offsets[site + 1]:
+            site, fresh = site + 1, True
 
 
 @compiled
 def _backward(
     first: int,
     last: int,
-    count: int,
-    shared: Any,
-    own: Any,
-    prefix: Any,
-    steps: Any,
-    block_rows: Any,
-    folds: Any,
-    members: Any,
-    diagonal: Any,
-    diagonal_coefficients: Any,
-    terms: Any,
-    coefficients: Any,
-    outcomes: Any,
-    columns: Any,
-    own_angles: Any,
-    shared_angles: Any,
+    packed: Any,
+    numbers: Any,
+    inputs: Any,
+    weights: Any,
+    offsets: Any,
     initial: Any,
     scratch: Any,
     final: Any,
     cotangent: Any,
     unit: Any,
-    amplitudes: Any,
-    of_own: Any,
-    of_shared: Any,
+    of_inputs: Any,
+    of_weights: Any,
     of_initial: Any,
 ) -> None:
-    """Groups first..last: gradients of every record, of_own (K, B, Ro), of_shared (K, B, Rs), of_initial (K, B, N).
+    """Groups first..last: gradients of every record, of_inputs (B, D), of_weights (B, P), of_initial (B, N).
 
-    `unit` is (1, -1) as vectors; `amplitudes` counts the prepared amplitudes.
+    `unit` is (1, -1) as vectors.
     """
-    size = 1 << count
-    lanes = 64 // scratch.itemsize
-    rows = shared.shape[0] + own.shape[0]
-    per_site = (own_angles.shape[1] + lanes - 1) // lanes
-    state, adjoint, partial, work, cosine, sine, slopes, wires, pulled, results, fold_tables = _parts(
-        scratch, size, count, rows, columns.shape[0]
+    count, rows = packed[0], packed[1]
+    size, lanes, features = 1 << count, 64 // scratch.itemsize, inputs.shape[1]
+    shared, own, prefix, steps, block_rows, folds, members, diagonal, terms, outcomes, starts, source = _unpack(packed)
+    coefficients, constant = numbers[: diagonal.shape[0] + terms.shape[0]], numbers[packed[2] : packed[2] + rows]
+    factor = numbers[packed[2] + rows :]
+    state, adjoint, partial, work, cosine, sine, slopes, wires, pulled, results, pulled_x, pulled_w, tail = _parts(
+        scratch, size, count, rows, cotangent.shape[1], features, weights.shape[1]
     )
+    angle_numbers = 3 * lanes * ((shared.shape[0] + lanes - 1) // lanes)
+    angles, fold_tables = tail[:angle_numbers], tail[angle_numbers:]
+    site, start = 0, 0
+    if first < last:
+        site, start = _locate(offsets, lanes, first)
+    fresh = True
     for g in range(first, last):
-        site = g // per_site
-        start = (g - site * per_site) * lanes
-        if g == first or start == 0:
-            _site_tables(shared, rows, shared_angles[site], folds, members, cosine, sine, fold_tables, size)
-        _own_tables(own, own_angles[site], start, lanes, cosine, sine)
-        if prefix.shape[0] > 0 or final.shape[0] == 0:
-            _start(state, partial, wires, prefix, cosine, sine, initial[site], start, count)
+        stop = min(start + lanes, offsets[site + 1])
+        if fresh:
+            _site_tables(
+                shared, rows, starts, source, factor, constant, features, weights[site],
+                folds, members, cosine, sine, fold_tables, angles, size,
+            )  # fmt: skip
+        _own_tables(own, starts, source, factor, constant, inputs, weights[site], start, stop, lanes, cosine, sine)
         if final.shape[0] > 0:
             kept = final[g]
             for q in range(2 * size):
                 store(state, q, load(kept, q))
+            if prefix.shape[0] > 0:
+                _single_wires(prefix, cosine, sine, wires, count)
+                _build(wires, partial, state, count, False)
         else:
+            _start(state, partial, wires, prefix, cosine, sine, initial, start, stop, count)
             _evolve(state, steps, block_rows, cosine, sine, fold_tables, size)
-        _into_lanes(cotangent[site], start, lanes, results)
-        _pull(state, adjoint, diagonal, diagonal_coefficients, terms, coefficients, outcomes, results, work, size)
+        _into_lanes(cotangent, start, stop, lanes, results)
+        _pull(state, adjoint, diagonal, terms, coefficients, outcomes, results, work, size)
         for i in range(steps.shape[0]):
             t = steps.shape[0] - 1 - i
             k = steps[t, 1]
@@ -217,13 +269,17 @@ def _backward(
         if prefix.shape[0] > 0:
             _pull_wires(wires, partial, adjoint, pulled, count)
             _undo_wires(prefix, cosine, sine, wires, pulled, slopes)
-        _out_of_lanes(slopes, own, start, lanes, of_own[site])
-        _out_of_lanes(slopes, shared, start, lanes, of_shared[site])
-        if amplitudes.shape[0] > 0:
+        _pull_angles(slopes, rows, starts, source, factor, features, pulled_x, pulled_w)
+        _out_of_lanes(pulled_x, start, stop, lanes, of_inputs)
+        _out_of_lanes(pulled_w, start, stop, lanes, of_weights)
+        if of_initial.shape[1] > 0:
             two = fill(state, 2.0)
-            for p in range(amplitudes.shape[0]):
+            for p in range(of_initial.shape[1]):
                 store(adjoint, p, mul(two, load(adjoint, p)))
-            _out_of_lanes(adjoint, amplitudes, start, lanes, of_initial[site])
+            _out_of_lanes(adjoint, start, stop, lanes, of_initial)
+        start, fresh = stop, False
+        while site + 1 < offsets.shape[0] - 1 and start >= offsets[site + 1]:
+            site, fresh = site + 1, True
 
 
 def _entries(sources: str) -> tuple[Any, Any]:

@@ -7,9 +7,12 @@ check.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils, extending
@@ -136,3 +139,72 @@ def parity(typing: Any, bits: Any) -> Any:
         return builder.and_(builder.call(function, args), ir.Constant(word, 1))
 
     return types.int64(types.int64), generate
+
+
+@intrinsic
+def sincos(typing: Any, angle: Any) -> Any:
+    """(sin, cos) of a vector, to 2 units in the last place of 1; NaN and infinities give NaN.
+
+    angle = k pi/2 + r with |r| <= pi/4, k pi/2 taken off in three parts; then Taylor series of r, whose first term
+    left out is below 2^-26 (float32) or 2^-55 (float64). Angles that are too large for this give NaN: from about 10^9
+    (float32), whose neighbours are many turns apart.
+    """
+    bits = angle.dtype.bitwidth
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        whole = ir.VectorType(ir.IntType(bits), angle.width)
+        suffix = f"v{angle.width}f{bits}"
+
+        def number(value: float) -> Any:
+            return ir.Constant(kind, [value] * angle.width)
+
+        def integer(value: int) -> Any:
+            return ir.Constant(whole, [value] * angle.width)
+
+        def call(name: str, *arguments: Any) -> Any:
+            return builder.call(_llvm(builder, f"llvm.{name}.{suffix}", kind, [kind] * len(arguments)), arguments)
+
+        x = args[0]
+        k = call("rint", builder.fmul(x, number(2 / math.pi)))
+        r, minus = x, builder.fneg(k)
+        for part in _half_pi(angle.dtype):
+            r = call("fma", minus, number(part), r)
+        small = builder.fcmp_ordered("<=", call("fabs", r), number(1.0))
+        r = builder.select(small, r, number(math.nan))
+        square = builder.fmul(r, r)
+        series = []
+        for start in (1, 0):  # sine: odd powers; cosine: even powers
+            powers = range(start, _DEGREE[bits] + 1, 2)
+            total = None
+            for n in reversed(powers):
+                term = number((-1) ** (n // 2) / math.factorial(n))
+                total = term if total is None else call("fmuladd", total, square, term)
+            series.append(total)
+        sine, cosine = builder.fmul(series[0], r), series[1]
+        cast = _llvm(builder, f"llvm.fptosi.sat.v{angle.width}i{bits}.{suffix}", whole, [kind])
+        quadrant = builder.call(cast, [k])
+
+        def bit(value: Any, mask: int) -> Any:
+            return builder.icmp_signed("!=", builder.and_(value, integer(mask)), integer(0))
+
+        swapped = bit(quadrant, 1)
+        s, c = builder.select(swapped, cosine, sine), builder.select(swapped, sine, cosine)
+        s = builder.select(bit(quadrant, 2), builder.fneg(s), s)
+        c = builder.select(bit(builder.add(quadrant, integer(1)), 2), builder.fneg(c), c)
+        return context.make_tuple(builder, signature.return_type, [s, c])
+
+    return types.UniTuple(angle, 2)(angle), generate
+
+
+_DEGREE = {32: 10, 64: 18}  # of the Taylor series
+
+
+def _half_pi(dtype: Any) -> list[float]:
+    """pi / 2 as a sum of three floats of the type, each as exact as it can be."""
+    rest = Fraction("1.5707963267948966192313216916397514420985846996875529104874722961539082")
+    parts = []
+    for _ in range(3):
+        parts.append(float(np.float32(float(rest))) if dtype.bitwidth == 32 else float(rest))
+        rest -= Fraction(parts[-1])
+    return parts

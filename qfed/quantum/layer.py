@@ -115,13 +115,16 @@ class QuantumLayer(nn.Module):
         x = self.checked(inputs).detach()
         runner = self.runner(x.shape[1])
         layout = runner.layout(x.shape[1])
-        rows, pull = runner.per_sample(x, self.flat_weights(x).detach())
+        with torch.no_grad():
+            rows, pull = runner.per_sample(x, self.flat_weights(x))
 
         def gradients(grad_output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-            of_inputs, of_weights = pull(layout.rows(grad_output.detach()).to(x))
+            cotangent = layout.rows(grad_output.detach() if grad_output.requires_grad else grad_output)
+            of_inputs, of_weights = pull(cotangent if cotangent.dtype == x.dtype else cotangent.to(x.dtype))
             return of_inputs, self.split_records(of_weights)
 
-        return layout.shape(rows, x.shape[:1]).to(inputs.dtype), gradients
+        result = layout.shape(rows, x.shape[:1])
+        return result if result.dtype == inputs.dtype else result.to(inputs.dtype), gradients
 
     @property
     def wires(self) -> tuple[Any, ...] | None:
@@ -147,7 +150,8 @@ class QuantumLayer(nn.Module):
         parts = [getattr(self, name).reshape(-1) for name in self.weight_shapes]
         if not parts:
             return like.new_zeros(0)
-        return (parts[0] if len(parts) == 1 else torch.cat(parts)).to(like)
+        flat = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return flat if flat.dtype == like.dtype and flat.device == like.device else flat.to(like)
 
     def checked(self, inputs: Tensor) -> Tensor:
         """Inputs in the dtype the kernel computes in."""

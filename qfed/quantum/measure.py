@@ -19,7 +19,6 @@ from qfed.quantum.walsh import transform
 def measure(
     state: Any,
     diagonal: Any,
-    diagonal_coefficients: Any,
     terms: Any,
     coefficients: Any,
     outcomes: Any,
@@ -27,7 +26,7 @@ def measure(
     out: Any,
     size: int,
 ) -> None:
-    """out (M,) <- raw outputs; `work` holds N vectors."""
+    """out (M,) <- raw outputs; `work` holds N vectors; `coefficients` are the diagonal words', then the others'."""
     zero = fill(state, 0.0)
     for m in range(out.shape[0] // (64 // state.itemsize)):
         store(out, m, zero)
@@ -37,7 +36,7 @@ def measure(
             store(work, p, fma(re, re, mul(im, im)))
         transform(work, size)
         for t in range(diagonal.shape[0]):
-            c = fill(state, diagonal_coefficients[t] * diagonal[t, 1])
+            c = fill(state, coefficients[t] * diagonal[t, 1])
             m = diagonal[t, 2]
             store(out, m, fma(c, load(work, diagonal[t, 0]), load(out, m)))
     for t in range(terms.shape[0]):
@@ -49,7 +48,7 @@ def measure(
                 minus = fma(v, load(state, q ^ x), minus)
             else:
                 plus = fma(v, load(state, q ^ x), plus)
-        c = fill(state, coefficients[t] * terms[t, 2])
+        c = fill(state, coefficients[diagonal.shape[0] + t] * terms[t, 2])
         store(out, m, fma(c, add(plus, neg(minus)), load(out, m)))
     for k in range(outcomes.shape[0]):
         for p in range(size):
@@ -62,7 +61,6 @@ def pull(
     state: Any,
     adjoint: Any,
     diagonal: Any,
-    diagonal_coefficients: Any,
     terms: Any,
     coefficients: Any,
     outcomes: Any,
@@ -76,7 +74,7 @@ def pull(
         for p in range(size):
             store(work, p, zero)
         for t in range(diagonal.shape[0]):
-            c = fill(state, diagonal_coefficients[t] * diagonal[t, 1])
+            c = fill(state, coefficients[t] * diagonal[t, 1])
             z = diagonal[t, 0]
             store(work, z, fma(c, load(cotangent, diagonal[t, 2]), load(work, z)))
         transform(work, size)
@@ -89,7 +87,7 @@ def pull(
             store(adjoint, q, zero)
     for t in range(terms.shape[0]):
         x, z = terms[t, 0], terms[t, 1]
-        c = mul(fill(state, coefficients[t] * terms[t, 2]), load(cotangent, terms[t, 3]))
+        c = mul(fill(state, coefficients[diagonal.shape[0] + t] * terms[t, 2]), load(cotangent, terms[t, 3]))
         d = neg(c)
         for q in range(2 * size):
             f = d if parity(z & (q ^ x)) else c

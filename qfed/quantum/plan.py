@@ -55,30 +55,6 @@ class Plan:
         return 1 << self.wires
 
     @cached_property
-    def arrays(self) -> tuple[np.ndarray, ...]:
-        """The kernel's arguments that describe the plan."""
-        return (
-            self.shared,
-            self.own,
-            self.prefix,
-            self.steps,
-            self.blocks,
-            self.folds,
-            self.members,
-            self.diagonal,
-            self.diagonal_coefficients,
-            self.terms,
-            self.coefficients,
-            self.outcomes,
-            np.arange(self.outputs),
-        )
-
-    @cached_property
-    def amplitudes(self) -> np.ndarray:
-        """Indices of the prepared amplitudes."""
-        return np.arange(self.prepared)
-
-    @cached_property
     def cost(self) -> int:
         """Vector operations of a group of records in a forward sweep, roughly; the backward sweep has three times."""
         return self.size * (

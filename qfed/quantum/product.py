@@ -28,12 +28,12 @@ def single_wires(prefix: Any, cosine: Any, sine: Any, wires: Any, count: int) ->
 
 
 @compiled
-def build(wires: Any, partial: Any, state: Any, count: int) -> None:
-    """state <- tensor_b phi_b; partial <- P_0 .. P_{W-1}."""
+def build(wires: Any, partial: Any, state: Any, count: int, whole: bool) -> None:
+    """partial <- P_0 .. P_{W-1}; and, if `whole`, state <- tensor_b phi_b."""
     size = 1 << count
     store(partial, 1, fill(wires, 1.0))
     store(partial, size + 1, fill(wires, 0.0))
-    for b in range(count):
+    for b in range(count if whole else count - 1):
         a_re, b_re = load(wires, 4 * b), load(wires, 4 * b + 1)
         a_im, b_im = load(wires, 4 * b + 2), load(wires, 4 * b + 3)
         half = 1 << b

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -18,11 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from qfed.errors import CircuitError
-from qfed.quantum.plan import Plan
+from qfed.quantum.routine import Routine
 
 VECTOR_BYTES = 64
 _MIN_WORK = 400_000  # vector operations that outweigh waking a thread (about 0.1 ms)
 _local = threading.local()
+_SPARES = 4  # shapes of spare arrays that are kept, one each
+_spares: dict[tuple[int, int, str], deque[NDArray[Any]]] = {}
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
@@ -42,19 +45,39 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
     return np.ndarray(shape, dtype, raw, start)
 
 
-def scratch(plan: Plan, dtype: Any) -> NDArray[Any]:
-    """The calling thread's working memory, kept between calls and grown on demand."""
-    from qfed.quantum.kernel import scratch_vectors
-
-    lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
-    vectors = scratch_vectors(plan.size, plan.wires, plan.rows, len(plan.folds), plan.outputs, lanes)
-    needed = vectors * VECTOR_BYTES
-    kept: NDArray[Any] | None = getattr(_local, "bytes", None)
+def scratch(routine: Routine, dtype: Any) -> NDArray[Any]:
+    """The calling thread's working memory (at least what the routine needs), kept between calls and grown on demand."""
+    needed = routine.vectors[VECTOR_BYTES // dtype.itemsize] * VECTOR_BYTES
+    kept: NDArray[Any] | None = getattr(_local, dtype.char, None)
     if kept is None or kept.nbytes < needed:
-        _check_memory(plan.wires, needed)
-        _local.bytes = None
-        kept = _local.bytes = aligned((needed,), np.uint8)
-    return kept[:needed].view(dtype)
+        _check_memory(routine.plan.wires, needed)
+        setattr(_local, dtype.char, None)
+        kept = aligned((needed // dtype.itemsize,), dtype)
+        setattr(_local, dtype.char, kept)
+    return kept
+
+
+class Spare:
+    """An array (rows, numbers) whose memory is used again once nobody holds it any more.
+
+    Fresh memory of some MiB costs a page fault every 4 KiB, which is more than a sweep over it.
+    """
+
+    __slots__ = ("_key", "array")
+
+    def __init__(self, rows: int, numbers: int, dtype: Any) -> None:
+        self._key = (rows, numbers, dtype.char)
+        try:
+            self.array: NDArray[Any] = _spares[self._key].pop()
+        except (KeyError, IndexError):
+            self.array = aligned((rows, numbers), dtype)
+
+    def __del__(self) -> None:
+        if hasattr(self, "array"):  # not where there was no memory for it
+            kept = _spares.setdefault(self._key, deque(maxlen=1))
+            kept.append(self.array)
+            while len(_spares) > _SPARES:
+                _spares.pop(next(iter(_spares)), None)
 
 
 def _check_memory(wires: int, needed: int) -> None:

@@ -81,7 +81,7 @@ def check_torch_path(layer, x, cotangent):
     w = layer.w.detach()
     own, shared = compiled.angles.own(x, w).unsqueeze(0), compiled.angles.shared(w).unsqueeze(0)
     state = None if compiled.state is None else compiled.state.own(x, w).unsqueeze(0)
-    sweep = Sweep(compiled.program, compiled.plan, keep=True)
+    sweep = Sweep(compiled.program, compiled.routine, keep=True)
     arguments = (compiled.program, compiled.plan, own, shared, state)
     assert torch.allclose(torch_path.forward(*arguments), sweep.forward(own, shared, state), atol=1e-12)
     wanted = sweep.backward(own, shared, state, cotangent.unsqueeze(0))
@@ -89,7 +89,7 @@ def check_torch_path(layer, x, cotangent):
     for a, b in zip(found, wanted, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
     own[0, 0] += 1  # other arguments than those of the kept final states
-    wanted = Sweep(compiled.program, compiled.plan, keep=False).backward(own, shared, state, cotangent.unsqueeze(0))
+    wanted = Sweep(compiled.program, compiled.routine, keep=False).backward(own, shared, state, cotangent.unsqueeze(0))
     for a, b in zip(sweep.backward(own, shared, state, cotangent.unsqueeze(0)), wanted, strict=True):
         assert torch.equal(a, b)
 
