@@ -4,6 +4,8 @@
 
 A coset of the span of three masks has eight amplitudes, which stay in registers for three rotations. The sign
 e is a parity of the index: that of the coset's representative, times a constant of the place in the block.
+Where Z_i . X_j = 1 if i = j else 0 (CNOTs keep this product, so rotations RY of distinct wires between CNOTs have
+it), a representative can be chosen for which all signs are those of the rotations: the "plain" blocks.
 Tables are arrays of vectors: cosine (R + 1,), sine (2 R + 2,): +s, -s; the last row is a rotation by nothing.
 """
 
@@ -50,6 +52,127 @@ def _turn(a: Any, b: Any, c: Any, s: Any) -> Any:
 def _cross(la: Any, lb: Any, a: Any, b: Any, sign: Any, total: Any) -> Any:
     """total + sign (la b - lb a)."""
     return fma(sign, fma(la, b, mul(neg(lb), a)), total)
+
+
+@compiled
+def _representative(i: int, block: Any) -> int:
+    """Index of the coset's member for which Z_j . q is even for all three rotations of a plain block."""
+    q = i
+    for j in range(3):
+        low = (1 << block[9 + j]) - 1
+        q = ((q & ~low) << 1) | (q & low)
+    a, b, c = parity(block[6] & q), parity(block[7] & q), parity(block[8] & q)
+    return q ^ (-a & block[3]) ^ (-b & block[4]) ^ (-c & block[5])
+
+
+@compiled
+def rotate_plain(state: Any, block: Any, cosine: Any, sine: Any, size: int) -> None:
+    """S <- R_3 R_2 R_1 S of a plain block."""
+    x0, x1, x2 = block[3], block[4], block[5]
+    g = block[12]
+    c0, c1, c2 = load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2])
+    s0, s1 = load(sine, 2 * block[0] + (g & 1)), load(sine, 2 * block[1] + (g >> 4 & 1))
+    s2 = load(sine, 2 * block[2] + (g >> 8 & 1))
+    for i in range(size >> 2):
+        q = _representative(i, block)
+        q1, q2, q4 = q ^ x0, q ^ x1, q ^ x2
+        q3, q5, q6 = q1 ^ x1, q1 ^ x2, q2 ^ x2
+        q7 = q3 ^ x2
+        v0, v1 = _turn(load(state, q), load(state, q1), c0, s0)
+        v2, v3 = _turn(load(state, q2), load(state, q3), c0, s0)
+        v4, v5 = _turn(load(state, q4), load(state, q5), c0, s0)
+        v6, v7 = _turn(load(state, q6), load(state, q7), c0, s0)
+        v0, v2 = _turn(v0, v2, c1, s1)
+        v1, v3 = _turn(v1, v3, c1, s1)
+        v4, v6 = _turn(v4, v6, c1, s1)
+        v5, v7 = _turn(v5, v7, c1, s1)
+        v0, v4 = _turn(v0, v4, c2, s2)
+        v1, v5 = _turn(v1, v5, c2, s2)
+        v2, v6 = _turn(v2, v6, c2, s2)
+        v3, v7 = _turn(v3, v7, c2, s2)
+        store(state, q, v0)
+        store(state, q1, v1)
+        store(state, q2, v2)
+        store(state, q3, v3)
+        store(state, q4, v4)
+        store(state, q5, v5)
+        store(state, q6, v6)
+        store(state, q7, v7)
+
+
+@compiled
+def _slope(la: Any, lb: Any, a: Any, b: Any, total: Any) -> Any:
+    """total + la b - lb a."""
+    return fma(la, b, fma(neg(lb), a, total))
+
+
+@compiled
+def undo_plain(state: Any, adjoint: Any, block: Any, cosine: Any, sine: Any, out: Any, size: int) -> None:
+    """S, L <- (R_3 R_2 R_1)^-1 S, L of a plain block; out[row] = dL/dt of the three rows."""
+    x0, x1, x2 = block[3], block[4], block[5]
+    g = block[12]
+    c0, c1, c2 = load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2])
+    s0, s1 = load(sine, 2 * block[0] + 1 - (g & 1)), load(sine, 2 * block[1] + 1 - (g >> 4 & 1))
+    s2 = load(sine, 2 * block[2] + 1 - (g >> 8 & 1))
+    d0 = d1 = d2 = fill(state, 0.0)
+    for i in range(size >> 2):
+        q = _representative(i, block)
+        q1, q2, q4 = q ^ x0, q ^ x1, q ^ x2
+        q3, q5, q6 = q1 ^ x1, q1 ^ x2, q2 ^ x2
+        q7 = q3 ^ x2
+        v0, v1, v2, v3 = load(state, q), load(state, q1), load(state, q2), load(state, q3)
+        v4, v5, v6, v7 = load(state, q4), load(state, q5), load(state, q6), load(state, q7)
+        w0, w1, w2, w3 = load(adjoint, q), load(adjoint, q1), load(adjoint, q2), load(adjoint, q3)
+        w4, w5, w6, w7 = load(adjoint, q4), load(adjoint, q5), load(adjoint, q6), load(adjoint, q7)
+        d2 = _slope(w1, w5, v1, v5, _slope(w0, w4, v0, v4, d2))
+        d2 = _slope(w3, w7, v3, v7, _slope(w2, w6, v2, v6, d2))
+        v0, v4 = _turn(v0, v4, c2, s2)
+        v1, v5 = _turn(v1, v5, c2, s2)
+        v2, v6 = _turn(v2, v6, c2, s2)
+        v3, v7 = _turn(v3, v7, c2, s2)
+        w0, w4 = _turn(w0, w4, c2, s2)
+        w1, w5 = _turn(w1, w5, c2, s2)
+        w2, w6 = _turn(w2, w6, c2, s2)
+        w3, w7 = _turn(w3, w7, c2, s2)
+        d1 = _slope(w1, w3, v1, v3, _slope(w0, w2, v0, v2, d1))
+        d1 = _slope(w5, w7, v5, v7, _slope(w4, w6, v4, v6, d1))
+        v0, v2 = _turn(v0, v2, c1, s1)
+        v1, v3 = _turn(v1, v3, c1, s1)
+        v4, v6 = _turn(v4, v6, c1, s1)
+        v5, v7 = _turn(v5, v7, c1, s1)
+        w0, w2 = _turn(w0, w2, c1, s1)
+        w1, w3 = _turn(w1, w3, c1, s1)
+        w4, w6 = _turn(w4, w6, c1, s1)
+        w5, w7 = _turn(w5, w7, c1, s1)
+        d0 = _slope(w2, w3, v2, v3, _slope(w0, w1, v0, v1, d0))
+        d0 = _slope(w6, w7, v6, v7, _slope(w4, w5, v4, v5, d0))
+        v0, v1 = _turn(v0, v1, c0, s0)
+        v2, v3 = _turn(v2, v3, c0, s0)
+        v4, v5 = _turn(v4, v5, c0, s0)
+        v6, v7 = _turn(v6, v7, c0, s0)
+        w0, w1 = _turn(w0, w1, c0, s0)
+        w2, w3 = _turn(w2, w3, c0, s0)
+        w4, w5 = _turn(w4, w5, c0, s0)
+        w6, w7 = _turn(w6, w7, c0, s0)
+        store(state, q, v0)
+        store(state, q1, v1)
+        store(state, q2, v2)
+        store(state, q3, v3)
+        store(state, q4, v4)
+        store(state, q5, v5)
+        store(state, q6, v6)
+        store(state, q7, v7)
+        store(adjoint, q, w0)
+        store(adjoint, q1, w1)
+        store(adjoint, q2, w2)
+        store(adjoint, q3, w3)
+        store(adjoint, q4, w4)
+        store(adjoint, q5, w5)
+        store(adjoint, q6, w6)
+        store(adjoint, q7, w7)
+    store(out, block[0], neg(d0) if g & 1 else d0)
+    store(out, block[1], neg(d1) if g >> 4 & 1 else d1)
+    store(out, block[2], neg(d2) if g >> 8 & 1 else d2)
 
 
 @compiled

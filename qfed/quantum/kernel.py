@@ -23,6 +23,7 @@ from qfed.quantum.lanes import fill, load, mul, store
 from qfed.quantum.plan import Plan
 
 _rotate_block, _undo_block = blocks.rotate_block, blocks.undo_block
+_rotate_plain, _undo_plain = blocks.rotate_plain, blocks.undo_plain
 _apply_fold, _undo_fold = walsh.apply_fold, walsh.undo_fold
 _single_wires, _build = product.single_wires, product.build
 _pull_wires, _undo_wires = product.pull, product.undo_wires
@@ -148,7 +149,10 @@ def _evolve(state: Any, steps: Any, block_rows: Any, cosine: Any, sine: Any, fol
     for t in range(steps.shape[0]):
         k = steps[t, 1]
         if steps[t, 0] == 0:
-            _rotate_block(state, block_rows[k], cosine, sine, size)
+            if block_rows[k, 13]:
+                _rotate_plain(state, block_rows[k], cosine, sine, size)
+            else:
+                _rotate_block(state, block_rows[k], cosine, sine, size)
         else:
             at = 2 * k * size
             _apply_fold(state, fold_tables[at : at + size], fold_tables[at + size : at + 2 * size], size)
@@ -261,7 +265,10 @@ def _backward(
             t = steps.shape[0] - 1 - i
             k = steps[t, 1]
             if steps[t, 0] == 0:
-                _undo_block(state, adjoint, block_rows[k], cosine, sine, unit, slopes, size)
+                if block_rows[k, 13]:
+                    _undo_plain(state, adjoint, block_rows[k], cosine, sine, slopes, size)
+                else:
+                    _undo_block(state, adjoint, block_rows[k], cosine, sine, unit, slopes, size)
             else:
                 at = 2 * k * size
                 c, s = fold_tables[at : at + size], fold_tables[at + size : at + 2 * size]

@@ -38,7 +38,7 @@ class Plan:
     own: Ints  # rows with an angle a record
     prefix: Ints  # row, X, Z, negative (masks of one wire), wire; sorted by wire
     steps: Ints  # 0, block  |  1, fold
-    blocks: Ints  # 3 rows (R: none), 3 X, 3 Z, 3 pivots, 12 sign bits
+    blocks: Ints  # 3 rows (R: none), 3 X, 3 Z, 3 pivots, 12 sign bits, whether plain
     folds: Ints  # first and last member
     members: Ints  # row, Z, sign, place among the shared rows
     diagonal: Ints  # Z, sign, output: measured words that are diagonal
@@ -102,7 +102,7 @@ def make_plan(program: Program, shared_rows: Sequence[int]) -> Plan:
         own=np.array([r for r in range(len(rotations)) if r not in set(shared)], np.int64),
         prefix=_ints([_single(rotations[r], r, wire, top) for wire, r in by_wire], 5),
         steps=_ints(order, 2),
-        blocks=_ints(blocks, 13),
+        blocks=_ints(blocks, 14),
         folds=_ints(folds, 2),
         members=_ints(members, 4),
         diagonal=np.ascontiguousarray(terms[diagonal][:, 1:]),
@@ -228,8 +228,11 @@ def _block(rotations: Ints, rows: Sequence[int], wires: int) -> list[int]:
     negative = [int(rotations[r, 2] < 0) for r in rows]
     names = list(rows)
     for bit in range(wires + 1):  # complete with rotations by nothing
-        if len(x) < _BLOCK and _pivots([*x, 1 << bit]) is not None:
-            x, z, negative, names = [*x, 1 << bit], [*z, 0], [*negative, 0], [*names, len(rotations)]
+        mask = 1 << bit
+        for a, b in zip(x, z, strict=True):  # that leave a block plain
+            mask ^= a if _dot(b, mask) else 0
+        if len(x) < _BLOCK and _pivots([*x, mask]) is not None:
+            x, z, negative, names = [*x, mask], [*z, 0], [*negative, 0], [*names, len(rotations)]
     pivots = sorted(_pivots(x) or [])
     signs = 0
     for j in range(_BLOCK):
@@ -237,5 +240,14 @@ def _block(rotations: Ints, rows: Sequence[int], wires: int) -> list[int]:
             index = 0
             for i in range(_BLOCK):
                 index ^= x[i] if (low | 1 << j) >> i & 1 else 0
-            signs |= ((index & z[j]).bit_count() % 2 ^ negative[j]) << (4 * j + k)
-    return [*names, *x, *z, *pivots, signs]
+            signs |= (_dot(index, z[j]) ^ negative[j]) << (4 * j + k)
+    return [*names, *x, *z, *pivots, signs, int(_plain(x, z))]
+
+
+def _dot(a: int, b: int) -> int:
+    return (a & b).bit_count() % 2
+
+
+def _plain(x: Sequence[int], z: Sequence[int]) -> bool:
+    """Whether all signs of a block can be made those of its rotations; see blocks.py."""
+    return all(z[i] == 0 or _dot(z[i], x[j]) == (i == j) for i in range(_BLOCK) for j in range(_BLOCK))

@@ -148,6 +148,6 @@ def into_lanes(values: Any, start: int, stop: int, lanes: int, vectors: Any) -> 
 @compiled
 def out_of_lanes(vectors: Any, start: int, stop: int, lanes: int, values: Any) -> None:
     """vectors (C,) -> records start .. stop of values (B, C)."""
-    for b in range(start, stop):
-        for c in range(values.shape[1]):
+    for c in range(values.shape[1]):
+        for b in range(start, stop):
             values[b, c] = vectors[c * lanes + b - start]
