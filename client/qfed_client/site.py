@@ -24,7 +24,7 @@ from qfed.federation import wire
 from qfed.federation.contribution import greatest_weight, layout_of, policy_of
 from qfed.federation.local import Learner, experiment_rng, learner_for
 from qfed.privacy.ledger import Ledger, Limits
-from qfed.secagg import ClientSession, ClientStore, Federation, Identity, encode
+from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, client_session, encode
 
 
 class Site:
@@ -36,7 +36,7 @@ class Site:
         self._federation = Federation.load(folder / "federation.json")
         self._store = ClientStore(folder / "secagg.db")
         self._ledger = Ledger(folder / "ledger.db", Limits(self.config.policy.epsilon, self.config.policy.delta))
-        self._sessions: dict[str, ClientSession] = {}
+        self._sessions: dict[str, ClientSession | GroupedSession] = {}
         self._runs: dict[str, RunConfig] = {}
 
     def close(self) -> None:
@@ -100,9 +100,9 @@ class Site:
             self._runs[run] = load_config(file)
         return self._runs[run]
 
-    def _session(self, run: str) -> ClientSession:
+    def _session(self, run: str) -> ClientSession | GroupedSession:
         if run not in self._sessions:
-            self._sessions[run] = ClientSession(self._identity, self._federation, self._store, run)
+            self._sessions[run] = client_session(self._identity, self._federation, self._store, run)
         return self._sessions[run]
 
     def protocol(self, run: str, body: bytes) -> bytes:

@@ -52,7 +52,8 @@ def policy_of(config: RunConfig, federation_id: str) -> Policy:
     """The pinned policy of secure aggregation that a run's configuration asks for.
 
     Committee, drops and least survivors are those that the design recommends for so many sites unless given; `bits` is
-    the finest quantisation for which n x max_weight x 2^(bits-1) < 2^(w-1). ConfigError when given terms do not fit.
+    the finest quantisation for which n x max_weight x 2^(bits-1) < 2^(w-1). With groups, all of a group are its
+    committee, and drops and least survivors count within it. ConfigError when given terms do not fit.
     """
     n, weight, secagg = config.federation.sites, greatest_weight(config), config.secagg
     finest = secagg.ring_bits - 1 - (n * weight).bit_length() + 1
@@ -64,6 +65,14 @@ def policy_of(config: RunConfig, federation_id: str) -> Policy:
         "max_weight": weight,
         "epoch_rounds": secagg.epoch_rounds,
     }
+    if (groups := config.federation.groups) is not None:
+        smallest = n // groups
+        terms |= {
+            "groups": groups,
+            "committee_size": smallest,
+            "recoverable_drops": smallest // 5,
+            "min_survivors": max(3, math.ceil(config.federation.quorum * smallest)),
+        }
     if secagg.committee_size is not None:
         terms["committee_size"] = secagg.committee_size
     if secagg.recoverable_drops is not None:

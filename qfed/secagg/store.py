@@ -114,6 +114,14 @@ class Transaction:
         ).fetchone()
         return int(row[0])
 
+    def epochs_before(self, place: Place) -> tuple[int, ...]:
+        """Return the earlier epochs of the place of which anything is kept."""
+        rows = self._database.execute(
+            "SELECT epoch FROM epochs WHERE federation=? AND run=? AND epoch<? AND (setup != x'' OR installed != x'')",
+            (place.federation, place.run, place.epoch),
+        )
+        return tuple(int(row[0]) for row in rows)
+
     def forget_before(self, place: Place) -> None:
         """Delete keys, answers and uploads of earlier epochs: what is gone cannot be stolen. Labels stay."""
         where = "WHERE federation=? AND run=? AND epoch<?"

@@ -1,6 +1,7 @@
 """The aggregator's round loop: broadcast, masked sum, mean, server optimiser, checkpoint.
 
-    w <- w + server_learning_rate * (sum_i weight_i * update_i) / (sum_i weight_i)            (FedAvg, arXiv 1602.05629)
+    D = (sum_i weight_i * update_i) / (sum_i weight_i)      over all sites, or a robust strategy's choice of groups' D
+    w <- the server optimiser's step with D                 (qfed.federation.optimizers)
 
 A round below its quorum fails: the model stays, the round is over (its labels are burnt and its privacy is spent), and
 the run goes on until `max_failed_rounds` in a row. The model of round r is scored in round r + 1 by the sites, on
@@ -14,17 +15,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qfed._flower import Grid
-from qfed.config import RunConfig, to_toml
-from qfed.errors import QuorumLost
+from qfed.config import FederationConfig, RunConfig, to_toml
+from qfed.errors import ProtocolError, QuorumLost
 from qfed.federation import wire
 from qfed.federation.contribution import Evaluation, layout_of
-from qfed.federation.result import Dropout, RoundRecord, Score
+from qfed.federation.optimizers import State, robust_update, server_step
+from qfed.federation.result import Dropout, GroupRecord, RoundRecord, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.secagg import Federation
-from qfed_server.channel import Channel, ClearChannel, Outcome, SecureChannel
+from qfed_server.channel import Channel, ClearChannel, Outcome
 from qfed_server.exchange import Traffic, join
+from qfed_server.secure import SecureChannel
 
 progress = logging.getLogger("qfed.progress")
 
@@ -46,7 +50,7 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
     if config.secagg.mode == "on":
         channel = SecureChannel(exchange, federation, folder.run)
     else:
-        channel = ClearChannel(exchange, policy, folder.run)
+        channel = ClearChannel(exchange, policy, folder.run, single=config.federation.robust)
     metric, unit = folder.metric
     parameters = len(state.vector)
     failed = 0
@@ -56,11 +60,11 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
         state = _advance(state, config, round, outcome, exchange.take_traffic(), refused, metric, unit)
         folder.save(state)
         progress.info("round", extra={"qfed": state})
-        failed = 0 if outcome.sums is not None else failed + 1
+        failed = 0 if state.rounds[-1].status == "aggregated" else failed + 1
         if failed > config.federation.max_failed_rounds:
             folder.save(replace(state, status="stopped"))
             sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
-            reasons = "; ".join(filter(None, [outcome.failure, *sites]))
+            reasons = "; ".join(filter(None, [state.rounds[-1].failure, *sites]))
             raise QuorumLost(
                 f"{failed} rounds in a row failed, the last because of: {reasons}; the last good model is kept"
             )
@@ -85,15 +89,19 @@ def _advance(
     unit: float,
 ) -> Checkpoint:
     """The state after a round: new model, the score of the model before, and what happened."""
-    vector, sums = state.vector, outcome.sums
-    if sums is not None and (weight := float(sums["weight"][0])) > 0:
-        vector = (vector + config.federation.server_learning_rate * sums["update"] / weight).astype(np.float32)
+    vector, optimizer, outcome = _step(config.federation, state, round, outcome)
+    sums = outcome.sums
     before = _score(sums, metric, unit)
     record = RoundRecord(
         round=round,
         status="aggregated" if sums is not None else "failed",
         survivors=len(outcome.survivors),
         failure=outcome.failure,
+        groups=tuple(
+            GroupRecord(sites=part.sites, survivors=len(part.survivors), failure=part.failure)
+            for part in outcome.parts
+            if config.federation.groups is not None
+        ),
         dropouts=tuple(Dropout(site=site, reason=why) for site, why in sorted({**refused, **outcome.dropouts}.items())),
         bytes_up=sum(traffic.up.values()),
         bytes_down=sum(traffic.down.values()),
@@ -107,6 +115,7 @@ def _advance(
         replace(
             state,
             vector=vector,
+            optimizer=optimizer,
             round=round,
             initial=state.initial if any(map(_aggregated, state.rounds)) else state.initial or before,
             rounds=(*_scored(state.rounds, before), record),
@@ -114,6 +123,25 @@ def _advance(
         ),
         traffic,
     )
+
+
+def _step(
+    federation: FederationConfig, state: Checkpoint, round: int, outcome: Outcome
+) -> tuple[NDArray[np.float32], State, Outcome]:
+    """The next model and optimiser state; a round of which nothing can be made keeps both and has failed."""
+    opened = [part.sums for part in outcome.parts if part.sums is not None and part.sums["weight"][0] > 0]
+    if outcome.sums is None or not opened:
+        return state.vector, state.optimizer, outcome
+    try:
+        if federation.robust:
+            means = [sums["update"] / float(sums["weight"][0]) for sums in opened]
+            update = robust_update(federation, means, round)
+        else:
+            update = outcome.sums["update"] / float(outcome.sums["weight"][0])
+        vector, optimizer = server_step(federation, state.vector, update, round, state.optimizer)
+    except ProtocolError as error:
+        return state.vector, state.optimizer, replace(outcome, sums=None, survivors=(), failure=str(error))
+    return vector, optimizer, outcome
 
 
 def _score(sums: Mapping[str, np.ndarray] | None, metric: str, unit: float) -> Score | None:
