@@ -1,4 +1,4 @@
-"""FedProx at a site: the proximal term's gradient joins the step when clipping and noise are done, once, not a record."""
+"""FedProx at a site: the proximal term joins the step when clipping and noise are done, once and not a record."""
 
 from __future__ import annotations
 
