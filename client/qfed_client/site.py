@@ -33,7 +33,7 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config: SiteConfig = load_site(folder / "site.toml")
-        self._federation = Federation.load(folder / "federation.json")
+        self._federation = self._read_federation()
         self._store = ClientStore(folder / "secagg.db")
         self._ledger = Ledger(folder / "ledger.db", Limits(self.config.policy.epsilon, self.config.policy.delta))
         self._sessions: dict[str, ClientSession | GroupedSession] = {}
@@ -44,12 +44,21 @@ class Site:
         self._store.close()
         self._ledger.close()
 
+    def _read_federation(self) -> Federation:
+        return Federation.load(self.folder / "federation.json", self.config.coordinator)
+
     @cached_property
     def _identity(self) -> Identity:
         return Identity.load(self.folder / "identity.key")
 
     def join(self, run: str, config_toml: str) -> str:
-        """Agree to a run, or refuse it (PolicyRefused) before any record is read; the site's name."""
+        """Agree to a run, or refuse it (PolicyRefused) before any record is read; the site's name.
+
+        A federation file that was replaced since is taken up here; its store refuses a version older than one used.
+        """
+        if (federation := self._read_federation()).digest != self._federation.digest:
+            self._federation = federation
+            self._sessions.clear()
         file = self._run_file(run)
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".asked")

@@ -27,6 +27,9 @@ class SiteConfig(Section):
     """The site's name in the federation file."""
     dataset: str
     """Identifier of its data set in the ledger; the budget belongs to it, not to a run."""
+    coordinator: str | None = None
+    """Fingerprint of the coordinator who may sign this site's federation file; compare it over the telephone and
+    write it here, else whoever can replace the file decides who belongs."""
     records: str = "records.npz"
     """File of the site's records, relative to the folder."""
     rounding_seed: Whole | None = None

@@ -131,6 +131,13 @@ class Transaction:
         self._write(f"DELETE FROM answers {where}", key)  # noqa: S608
         self._write(f"UPDATE labels SET upload=NULL {where}", key)  # noqa: S608
 
+    def forget_all_but(self, federation: bytes) -> None:
+        """Delete keys, answers and uploads of every other version of the federation file. Labels stay."""
+        empty = ", ".join(f"{name}=x''" for name in _EPOCH_FIELDS)
+        self._write(f"UPDATE epochs SET {empty} WHERE federation != ?", (federation,))  # noqa: S608
+        self._write("DELETE FROM answers WHERE federation != ?", (federation,))
+        self._write("UPDATE labels SET upload=NULL WHERE federation != ?", (federation,))
+
     def label(self, place: Place) -> tuple[int, bytes | None] | None:
         """Return (size, bytes sent or None when no longer kept) if the place's label is burnt."""
         row = self._database.execute(

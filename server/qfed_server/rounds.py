@@ -11,39 +11,99 @@ records they hold out, through the same masked sum; after the last round comes o
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qfed._flower import Grid
 from qfed.config import FederationConfig, RunConfig, to_toml
+from qfed.config import replace as replace_config
 from qfed.errors import ProtocolError, QuorumLost
 from qfed.federation import wire
 from qfed.federation.contribution import Evaluation, layout_of
 from qfed.federation.optimizers import State, robust_update, server_step
 from qfed.federation.result import Dropout, GroupRecord, RoundRecord, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
-from qfed.secagg import Federation
+from qfed.secagg import Federation, Policy
 from qfed_server.channel import Channel, ClearChannel, Outcome
-from qfed_server.exchange import Traffic, join
+from qfed_server.exchange import Exchange, Traffic, join
 from qfed_server.secure import SecureChannel
 
 progress = logging.getLogger("qfed.progress")
+log = logging.getLogger("qfed.server")
+
+
+@dataclass(frozen=True)
+class _Cohort:
+    """The sites that agreed to the run under one version of the federation file."""
+
+    file: bytes
+    config: RunConfig
+    policy: Policy
+    exchange: Exchange
+    refused: Mapping[str, str]
+    channel: Channel
 
 
 def run_rounds(grid: Grid, folder: RunFolder) -> None:
-    """Run the federation of `folder` to its end, from its last checkpoint; every round ends in a checkpoint."""
-    config, state = folder.config, folder.checkpoint()
-    federation = Federation.load(folder.federation_file)
-    policy = federation.policy
+    """Run the federation of `folder` to its end, from its last checkpoint; every round ends in a checkpoint.
+
+    When the federation file in the folder is replaced by a newer version, the next round asks the sites anew.
+    """
+    state, cohort = folder.checkpoint(), _gather(grid, folder)
+    metric, unit = folder.metric
+    rounds, parameters = cohort.config.training.rounds, len(state.vector)
+    failed = 0
+    for round in range(state.round + 1, rounds + 1):
+        try:
+            if folder.federation_file.read_bytes() != cohort.file:
+                cohort = _gather(grid, folder)
+            layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=True)
+            outcome = cohort.channel.aggregate(wire.TRAIN, round, layout, wire.vector_to_bytes(state.vector))
+        except QuorumLost as error:
+            outcome = Outcome(None, (), {}, str(error))
+        traffic = cohort.exchange.take_traffic()
+        state = _advance(state, cohort.config, round, outcome, traffic, cohort.refused, metric, unit)
+        folder.save(state)
+        progress.info("round", extra={"qfed": state})
+        last = state.rounds[-1]
+        failed = 0 if _aggregated(last) else failed + 1
+        if failed > cohort.config.federation.max_failed_rounds:
+            folder.save(replace(state, status="stopped"))
+            sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
+            reasons = "; ".join(filter(None, [last.failure, *sites]))
+            raise QuorumLost(
+                f"{failed} rounds in a row failed, the last because of: {reasons}; the last good model is kept"
+            )
+    layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=False)
+    outcome = cohort.channel.aggregate(wire.EVALUATE, rounds + 1, layout, wire.vector_to_bytes(state.vector))
+    final = _score(outcome.sums, metric, unit)
+    state = _with_traffic(
+        replace(state, final=final, rounds=_scored(state.rounds, final), status="completed"),
+        cohort.exchange.take_traffic(),
+    )
+    folder.save(state)
+    progress.info("final", extra={"qfed": state})
+
+
+def _gather(grid: Grid, folder: RunFolder) -> _Cohort:
+    """Ask the sites of the federation file's roster for their consent to the run."""
+    file = folder.federation_file.read_bytes()
+    federation = Federation.from_text(file.decode())
+    policy, config, sites = federation.policy, folder.config, len(federation.roster)
+    if config.federation.sites != sites:
+        log.warning("the federation has %d sites now, the run began with %d", sites, config.federation.sites)
+        config = replace_config(config, {"federation.sites": sites})
     exchange, refused = join(
         grid,
         run=folder.run,
         config=to_toml(config),
-        expected=config.federation.sites,
-        quorum=policy.min_survivors,
+        roster=federation.index,
+        expected=sites,
+        quorum=max(policy.min_survivors, math.ceil(config.federation.quorum * sites)),
         deadline=config.federation.deadline,
     )
     channel: Channel
@@ -51,31 +111,7 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
         channel = SecureChannel(exchange, federation, folder.run)
     else:
         channel = ClearChannel(exchange, policy, folder.run, single=config.federation.robust)
-    metric, unit = folder.metric
-    parameters = len(state.vector)
-    failed = 0
-    for round in range(state.round + 1, config.training.rounds + 1):
-        layout = layout_of(config, policy, parameters, metric, train=True)
-        outcome = channel.aggregate(wire.TRAIN, round, layout, wire.vector_to_bytes(state.vector))
-        state = _advance(state, config, round, outcome, exchange.take_traffic(), refused, metric, unit)
-        folder.save(state)
-        progress.info("round", extra={"qfed": state})
-        failed = 0 if state.rounds[-1].status == "aggregated" else failed + 1
-        if failed > config.federation.max_failed_rounds:
-            folder.save(replace(state, status="stopped"))
-            sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
-            reasons = "; ".join(filter(None, [state.rounds[-1].failure, *sites]))
-            raise QuorumLost(
-                f"{failed} rounds in a row failed, the last because of: {reasons}; the last good model is kept"
-            )
-    layout = layout_of(config, policy, parameters, metric, train=False)
-    outcome = channel.aggregate(wire.EVALUATE, config.training.rounds + 1, layout, wire.vector_to_bytes(state.vector))
-    final = _score(outcome.sums, metric, unit)
-    state = _with_traffic(
-        replace(state, final=final, rounds=_scored(state.rounds, final), status="completed"), exchange.take_traffic()
-    )
-    folder.save(state)
-    progress.info("final", extra={"qfed": state})
+    return _Cohort(file, config, policy, exchange, refused, channel)
 
 
 def _advance(

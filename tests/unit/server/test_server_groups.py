@@ -19,6 +19,7 @@ from qfed.federation import wire
 from qfed.federation.result import RoundRecord
 from qfed.federation.runfolder import Checkpoint
 from qfed.secagg import ServerRound
+from qfed_client.app import close_sites
 from qfed_client.site import Site
 from qfed_server.rounds import run_rounds
 
@@ -80,6 +81,7 @@ def test_every_site_is_in_one_group_and_no_sum_below_m_is_opened(
     assert {len(step.survivors) for step in opened} == {3}
     whole_digest, groups = lab.keys.federation.digest, {step.place.federation for step in opened}
     assert len(groups) == 4
+    close_sites()
     for index in range(12):
         with closing(sqlite3.connect(lab.site(index) / "secagg.db")) as database:
             labels = {row[0] for row in database.execute("SELECT DISTINCT federation FROM labels")}
