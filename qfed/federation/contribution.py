@@ -57,22 +57,16 @@ def policy_of(config: RunConfig, federation_id: str) -> Policy:
     """
     n, weight, secagg = config.federation.sites, greatest_weight(config), config.secagg
     finest = secagg.ring_bits - 1 - (n * weight).bit_length() + 1
+    groups = config.federation.groups or 1
     terms: dict[str, Any] = {
-        "min_survivors": max(3, math.ceil(config.federation.quorum * n)),
+        "groups": groups,
+        "min_survivors": max(3, math.ceil(config.federation.quorum * (n // groups))),
         "clip": secagg.update_clip,
         "bits": secagg.bits if secagg.bits is not None else min(finest, 24),
         "ring_bits": secagg.ring_bits,
         "max_weight": weight,
         "epoch_rounds": secagg.epoch_rounds,
     }
-    if (groups := config.federation.groups) is not None:
-        smallest = n // groups
-        terms |= {
-            "groups": groups,
-            "committee_size": smallest,
-            "recoverable_drops": smallest // 5,
-            "min_survivors": max(3, math.ceil(config.federation.quorum * smallest)),
-        }
     if secagg.committee_size is not None:
         terms["committee_size"] = secagg.committee_size
     if secagg.recoverable_drops is not None:

@@ -7,7 +7,8 @@
 Strategies that withstand poisoned updates (Krum, median, ...) compare several updates; under secure aggregation they
 compare the means of groups. The aggregator must not choose who is with whom, or it would put one honest site among
 colluders: so all sites commit to a nonce before any is opened, all nonces must be opened (one that is missing ends the
-setup; a site begins at most 64 without finishing one), and each site computes its group itself.
+setup; a site begins at most 64 without finishing one), four fifths of the roster must take part (else honest sites
+could be left out until colluders fill the groups), and each site computes its group itself.
 
 A group is then a federation of its own for one epoch: its members are its committee, its digest holds tr, and so all
 keys, masks and labels belong to this group of this epoch alone. `policy.committee_size` L is the smallest group's
@@ -28,7 +29,7 @@ from qfed.secagg.answers import pack, unpack
 from qfed.secagg.federation import Federation
 from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import Place
-from qfed.secagg.transcript import Bundle
+from qfed.secagg.transcript import Bundle, check_enough
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,7 @@ def draw_groups(
     federation: Federation, place: Place, bundles: Sequence[Bundle], nonces: Sequence[bytes]
 ) -> tuple[Group, ...]:
     """Return the groups that verified bundles (in order of the roster) and all their nonces draw."""
-    smallest = federation.policy.committee_size
-    if len(bundles) < smallest:
-        raise SecAggRefused(
-            Reason.SITES_TOO_FEW, f"a group takes at least {smallest} sites, got sites={len(bundles)} in all"
-        )
+    check_enough(federation, len(bundles))
     if len(nonces) != len(bundles):
         raise SecAggRefused(
             Reason.NONCE_MISSING, f"the nonces of all {len(bundles)} sites draw the groups, got {len(nonces)}"
@@ -84,7 +81,7 @@ def draw_groups(
         (bundle.site for bundle in bundles),
         key=lambda site: primitives.digest("in group", tr, federation.roster[site].name.encode()),
     )
-    count = min(federation.policy.groups, len(ranked) // smallest)
+    count = min(federation.policy.groups, len(ranked) // federation.policy.committee_size)
     return tuple(_group(federation, tr, number, sorted(ranked[number::count])) for number in range(count))
 
 

@@ -99,8 +99,11 @@ class Policy:
 
     @classmethod
     def recommended(cls, federation_id: str, sites: int, **terms: Any) -> Self:
-        """Return a policy whose L, d and m suit `sites` (collusion.recommended_size); other terms by keyword."""
-        size, drops, least = collusion.recommended_size(sites)
+        """Return a policy whose L, d and m suit `sites` (collusion.recommended_size); other terms by keyword.
+
+        With `groups` they suit the smallest group.
+        """
+        size, drops, least = collusion.recommended_size(sites // max(1, terms.get("groups", 1)))
         policy = cls(
             federation_id, **{"committee_size": size, "recoverable_drops": drops, "min_survivors": least} | terms
         )

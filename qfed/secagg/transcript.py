@@ -98,9 +98,13 @@ def check_order(sites: Sequence[int]) -> None:
 
 def check_enough(federation: Federation, sites: int) -> None:
     """Raise SecAggRefused(SITES_TOO_FEW) if no committee and no quorum can come from so few."""
-    policy = federation.policy
-    drawn = len(federation.roster) > collusion.ALL_SITES_UP_TO and policy.groups == 1
-    least = max(policy.min_survivors, policy.committee_size if drawn else policy.threshold)
+    policy, roster = federation.policy, len(federation.roster)
+    if policy.groups > 1:
+        least = collusion.least_for_groups(roster)
+    else:
+        least = max(
+            policy.min_survivors, policy.committee_size if roster > collusion.ALL_SITES_UP_TO else policy.threshold
+        )
     if sites < least:
         raise SecAggRefused(Reason.SITES_TOO_FEW, f"an epoch takes at least {least} sites, got sites={sites}")
 

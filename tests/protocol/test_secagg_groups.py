@@ -103,7 +103,17 @@ def test_with_sites_away_there_are_fewer_groups_and_none_is_smaller() -> None:
     lab = Lab(13, 3)
     assert sorted(len(epoch.names) for epoch in lab.setup()) == [4, 4, 5]
     lab = Lab(13, 3)
-    assert [len(epoch.names) for epoch in lab.setup(away=tuple(lab.names[:3]))] == [5, 5]
+    assert [len(epoch.names) for epoch in lab.setup(away=tuple(lab.names[:2]))] == [6, 5]
+
+
+def test_a_draw_takes_four_fifths_of_the_roster() -> None:
+    """Else the aggregator could leave honest sites out until its own fill the groups."""
+    lab = Lab(12, 4)
+    with pytest.raises(QuorumLost, match="at least 10 sites"):
+        lab.setup(away=tuple(lab.names[:3]))
+    bundles = [lab.sites[name].handle(HelloRequest(lab.federation.digest, RUN, 2, b"").encode()) for name in lab.names]
+    request = RevealRequest(lab.federation.digest, RUN, 2, tuple(bundles[:9])).encode()
+    assert reason_of(lambda: lab.sites[lab.names[0]].handle(request)) is Reason.SITES_TOO_FEW
 
 
 def test_a_group_recovers_its_own_lost_member() -> None:
