@@ -28,10 +28,13 @@ from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, 
 
 
 class Site:
-    """A site's folder, opened. Keep it open between messages only where no other process serves the same folder."""
+    """A site's folder, opened. Keep it open between messages only where no other process serves the same folder.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Only a `simulated` site may send updates in clear, and only if its policy lets it; one that is deployed never does.
+    """
+
+    def __init__(self, folder: Path, *, simulated: bool = False) -> None:
+        self.folder, self._simulated = folder, simulated
         self.config: SiteConfig = load_site(folder / "site.toml")
         self._federation = self._read_federation()
         self._store = ClientStore(folder / "secagg.db")
@@ -86,8 +89,10 @@ class Site:
             raise PolicyRefused(
                 f"this site runs built-in circuits only, the run asks for code in {config.model.circuit!r}"
             )
-        if config.secagg.mode == "off" and policy.require_secagg:
-            raise PolicyRefused('this site refuses to send updates in clear, got secagg.mode="off"')
+        if config.secagg.mode == "off" and (policy.require_secagg or not self._simulated):
+            raise PolicyRefused(
+                'this site refuses to send updates in clear, got secagg.mode="off", which exists in simulations only'
+            )
         if (
             config.secagg.mode == "on"
             and policy_of(config, self._federation.policy.federation_id) != self._federation.policy
@@ -106,7 +111,9 @@ class Site:
             file = self._run_file(run)
             if not file.exists():
                 raise LocalProtocolError(f"this site has not agreed to run={run!r}")
-            self._runs[run] = load_config(file)
+            config = load_config(file)
+            self._check(config)  # settings may have changed since it agreed
+            self._runs[run] = config
         return self._runs[run]
 
     def _session(self, run: str) -> ClientSession | GroupedSession:

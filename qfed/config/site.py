@@ -15,7 +15,7 @@ class SitePolicy(Section):
     require_privacy: Flag = True
     """Refuse runs without differential privacy."""
     require_secagg: Flag = True
-    """Refuse runs whose updates would travel in clear."""
+    """Refuse runs whose updates would travel in clear; a deployed site refuses them whatever stands here."""
     own_circuits: Flag = False
     """Accept runs whose circuit is code in a file on this site's disk."""
 
