@@ -63,6 +63,7 @@ class GroupedSession:
         self.identity, self.federation = identity, federation
         self._store, self._run, self._threads = store, run, threads
         self._group: ClientSession | None = None
+        self._settled = b""
 
     def handle(self, request: bytes) -> bytes:
         """Answer any request but an upload."""
@@ -127,8 +128,10 @@ class GroupedSession:
         return self._group, place, group
 
     def _settle(self, place: Place, group: Group) -> None:
-        with self._store.transaction() as step:
-            client_setup.settle_group(step, self.federation, place, group)
+        if self._settled != group.digest:
+            with self._store.transaction() as step:
+                if client_setup.settle_group(step, self.federation, place, group):
+                    self._settled = group.digest
 
 
 def client_session(

@@ -126,17 +126,19 @@ def drawn_group(step: Transaction, federation: Federation, place: Place) -> Grou
     return recall(federation, kept) if kept else None
 
 
-def settle_group(step: Transaction, federation: Federation, place: Place, group: Group) -> None:
-    """Once the group's keys are installed the draw is finished, and the keys of earlier groups are forgotten."""
+def settle_group(step: Transaction, federation: Federation, place: Place, group: Group) -> bool:
+    """If the group's keys are installed, finish the draw and forget the keys of earlier groups; whether it is so."""
     record = step.epoch(place)
-    if record is None or record.installed or installed(step, replace(place, federation=group.digest)) is None:
-        return
-    for epoch in step.epochs_before(place):
-        before = replace(place, epoch=epoch)
-        if (earlier := drawn_group(step, federation, before)) is not None:
-            step.forget_before(replace(before, federation=earlier.digest, epoch=epoch + 1))
-    step.forget_before(place)
-    step.put_epoch(place, EpochRecord(installed=record.setup))
+    if record is None or installed(step, replace(place, federation=group.digest)) is None:
+        return False
+    if not record.installed:
+        for epoch in step.epochs_before(place):
+            before = replace(place, epoch=epoch)
+            if (earlier := drawn_group(step, federation, before)) is not None:
+                step.forget_before(replace(before, federation=earlier.digest, epoch=epoch + 1))
+        step.forget_before(place)
+        step.put_epoch(place, EpochRecord(installed=record.setup))
+    return True
 
 
 def header_digest(header: bytes) -> bytes:
