@@ -226,9 +226,10 @@ def _check_revealed(
 ) -> None:
     """Refuse a transcript other than the one for which this site opened its nonce.
 
-    In a small federation sites that did not open are left out, so the transcript may hold fewer bundles.
+    Also where its nonce does not count: else nonces that were opened for one set of bundles could be used to try
+    others, offline, on the sites that are no openers there. In a small federation sites that did not open are left out, so the transcript may hold fewer bundles.
     """
-    if me not in who:
+    if me not in who and not record.revealed:
         return
     known = {record.revealed[at : at + 32] for at in range(0, len(record.revealed), 32)}
     small = len(federation.roster) <= collusion.ALL_SITES_UP_TO

@@ -15,6 +15,7 @@ from qfed.secagg import Reason
 
 TESTS = Path(__file__).parents[1]
 ATTACKS, GROUPS = "protocol/test_secagg_attacks.py", "protocol/test_secagg_groups.py"
+DRAWN = "protocol/test_secagg_drawn.py"
 REPLAYS, ROUNDS = "protocol/test_secagg_replays.py", "protocol/test_secagg_rounds.py"
 STORE, VALUES = "unit/secagg/test_secagg_store.py", "unit/secagg/test_secagg_encoding.py"
 FILES = "unit/secagg/test_secagg_federation.py"
@@ -63,6 +64,9 @@ TABLE = (
     Attack("bad or missing nonce", (R.BAD_NONCE, R.NONCE_MISSING), ATTACKS, "test_a_bad_or_missing_nonce_is_refused"),
     Attack("committees drawn until one suits", (R.TOO_MANY_ATTEMPTS,), ATTACKS,
            "test_drawing_committees_until_one_suits_is_refused"),
+    Attack("committees tried offline with nonces opened for another set", (R.SPLIT_TRANSCRIPT,), DRAWN,
+           "test_nonces_opened_for_one_set_draw_no_committee_from_another"),
+    Attack("a member that was not drawn", (R.NOT_A_MEMBER,), DRAWN, "test_a_committee_that_was_not_drawn_is_refused"),
     Attack("sealed key forged, tampered, redirected", (R.SEALED_KEY_FORGED,), ATTACKS,
            "test_forged_tampered_and_redirected_sealed_keys_are_refused"),
     Attack("sealed key of the server's own", (R.SYBIL, R.SIGNATURE_BAD), ATTACKS,

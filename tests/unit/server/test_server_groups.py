@@ -214,6 +214,16 @@ def test_a_site_that_withholds_its_nonce_is_left_out_of_the_next_setup(tmp_path:
     assert third.status == "aggregated"
 
 
+def test_sites_that_are_opened_anew_for_each_message_know_their_group(tmp_path: Path) -> None:
+    """As under Flower's Ray runtime and stock SuperNodes: nothing but the folder is kept between messages."""
+    six = ("federation.sites=6", "federation.groups=2", "federation.byzantine=0", "training.batch_size=24")
+    lab = Lab(tmp_path, small(*MEDIAN, *six))
+    run_rounds(lab.grid(warm=False), lab.folder)
+    state = lab.folder.checkpoint()
+    assert [record.survivors for record in state.rounds] == [6, 6]
+    np.testing.assert_allclose(state.vector, _after(lab, state, 2), atol=2 * GRID_STEP)
+
+
 def test_a_run_with_too_few_sites_for_its_groups_ends(tmp_path: Path) -> None:
     lab = Lab(tmp_path, small(*MEDIAN, "federation.max_failed_rounds=0"))
     with pytest.raises(QuorumLost, match="2 of 12 sites joined"):

@@ -57,6 +57,7 @@ class Deployed(Lab):
 
     def hand_out(self, sites: object) -> None:
         for place in [self.folder.path, *(self.site(index) for index in sites)]:  # type: ignore[attr-defined]
+            (place / "federation.json").unlink()  # a simulation's sites may share one file
             shutil.copy(self.study / "federation.json", place)
 
 
