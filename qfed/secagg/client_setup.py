@@ -227,7 +227,8 @@ def _check_revealed(
     """Refuse a transcript other than the one for which this site opened its nonce.
 
     Also where its nonce does not count: else nonces that were opened for one set of bundles could be used to try
-    others, offline, on the sites that are no openers there. In a small federation sites that did not open are left out, so the transcript may hold fewer bundles.
+    others, offline, on the sites that are no openers there. In a small federation sites that did not open are left
+    out, so the transcript may hold fewer bundles.
     """
     if me not in who and not record.revealed:
         return
