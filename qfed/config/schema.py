@@ -114,11 +114,11 @@ class RunConfig(Section):
                     f"federation.groups={parts} of sites={federation.sites} leaves fewer than three sites in a group, "
                     f"and a sum of two hides nobody's part; at most {federation.sites // 3} groups"
                 )
-            if self.privacy.mode not in ("local", "off"):
-                raise ValueError(
-                    f"federation.groups opens sums of few sites, but privacy.mode={self.privacy.mode!r} makes noise "
-                    'for the sum over all; use privacy.mode="local"'
-                )
+        if federation.robust and self.privacy.mode not in ("local", "off"):
+            raise ValueError(
+                f"federation.strategy={strategy!r} compares updates one by one, but privacy.mode={self.privacy.mode!r} "
+                'makes noise for the sum over all sites; use privacy.mode="local"'
+            )
         if parts < federation.least_parts:
             raise ValueError(
                 f"federation.strategy={strategy!r} with byzantine={federation.byzantine} compares at least "

@@ -1,7 +1,7 @@
 """A coordinator's folder: who belongs to a federation, under which terms, and the key that signs it.
 
     federation.json   roster, policy, version, signatures: what every site and the aggregator get a copy of
-    terms.toml        the [federation] and [secagg] settings that the policy follows from; `sites` counts the roster
+    terms.toml        the settings that the policy follows from; `federation.sites` counts the roster
     coordinator.key   the coordinator's private keys (mode 0600); they stay in this folder
 
 The policy depends on the number of sites (committee, least survivors), so each change of the roster makes it anew from
@@ -110,7 +110,7 @@ def _policy(federation_id: str, terms: Terms, sites: int) -> tuple[Policy, RunCo
 def _write(folder: Path, federation: Federation, config: RunConfig) -> None:
     tree = to_tree(config)
     text = "# The policy of federation.json follows from these settings; runs of this federation use the same.\n"
-    text += tomli_w.dumps({section: tree[section] for section in ("federation", "secagg")})
+    text += tomli_w.dumps({section: tree[section] for section in ("federation", "privacy", "secagg")})
     with input_errors():
         write_atomically(folder / TERMS, text.encode())
         write_atomically(folder / FILE, federation.to_text().encode())

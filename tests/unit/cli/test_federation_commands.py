@@ -118,13 +118,15 @@ def test_the_policy_is_the_one_that_a_run_of_the_same_settings_asks_for(place: P
 def test_groups_are_pinned(place: Path) -> None:
     for name in "fg":
         qfed("site", "keygen", f"site-{name}", "--out", place / name)
-    options = ["--set", "federation.groups=2", "--set", "federation.strategy=median", "--set", "federation.byzantine=0"]
+    changes = ("federation.groups=2", "federation.strategy=median", "federation.byzantine=0", "privacy.mode=local")
+    options = [part for change in changes for part in ("--set", change)]
     files = [public(place, n) for n in "abcdefg"]
     told = qfed("federation", "init", "grouped", *files, *options, "--out", place / "grouped")
     assert "7 sites, 2 groups" in told
     assert "at most 1 sites of one group collude" in told
     policy = Federation.load(place / "grouped" / "federation.json").policy
     assert (policy.groups, policy.committee_size, policy.min_survivors) == (2, 3, 3)
+    assert policy == policy_of(load_config(place / "grouped" / "terms.toml"), "grouped")
 
 
 def test_adding_and_revoking_make_a_new_version_with_a_new_digest(place: Path) -> None:

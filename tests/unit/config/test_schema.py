@@ -150,17 +150,20 @@ def test_a_sum_of_two_hides_nothing() -> None:
         RunConfig.model_validate({"federation": {"sites": 2}})
 
 
+LOCAL = "privacy.mode=local"
+
+
 @pytest.mark.parametrize("strategy", ["krum", "multikrum", "median", "trimmed_mean", "bulyan"])
 def test_a_strategy_that_compares_updates_is_refused_under_secure_aggregation_and_told_what_to_do(
     strategy: str,
 ) -> None:
     with pytest.raises(ConfigError, match="compares single updates, which secure aggregation hides") as error:
-        load_config(None, [f"federation.strategy={strategy}"])
+        load_config(None, [LOCAL, f"federation.strategy={strategy}"])
     assert "set federation.groups" in str(error.value)
     assert "each group's sum is then seen" in str(error.value)
-    load_config(None, [f"federation.strategy={strategy}", "secagg.mode=off"])
+    load_config(None, [LOCAL, f"federation.strategy={strategy}", "secagg.mode=off"])
     groups = {"median": 3, "trimmed_mean": 3, "krum": 5, "multikrum": 5, "bulyan": 7}[strategy]
-    enough = [f"federation.strategy={strategy}", f"federation.groups={groups}", "federation.sites=21"]
+    enough = [LOCAL, f"federation.strategy={strategy}", f"federation.groups={groups}", "federation.sites=21"]
     assert load_config(None, enough).federation.groups == groups
     with pytest.raises(ConfigError, match=f"compares at least {groups} updates, got {groups - 1} groups"):
         load_config(None, [*enough, f"federation.groups={groups - 1}"])
@@ -183,4 +186,4 @@ def test_a_strategy_that_compares_updates_is_refused_under_secure_aggregation_an
 )
 def test_server_settings_that_do_not_fit_are_refused(changes: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        load_config(None, changes)
+        load_config(None, [LOCAL, *changes])
