@@ -2,14 +2,14 @@
 
     K_iu   <- 32 random bytes for site i                           sealed to i with info = (tr, u, i)
     h_iu,r = HKDF-Expand(K_iu, "mask" | tr | r)
-    rho_r  <- 16 random bytes for round r                          (L - d)-of-L shares in the members' sealed keys
+    rho_r  <- 32 random bytes for round r                          (L - d)-of-L shares in the members' sealed keys
     deposit_r = AEAD_{HKDF(rho_r)}(h_iu,r for all i)                   kept by the aggregator
     leaf_i = H(u, i, sealed_i, row_i),  row_i = H(share_i,r) for all r (members)
 
 HPKE does not authenticate its sender, so the root over all leaves is signed (SetupBody): the aggregator cannot seal
-a key of its own. Shares are uniform 16-byte strings, so their digests hide them, and tell a bad share from a good.
+a key of its own. Shares are uniform below a 256-bit prime, so their digests hide them, and tell bad from good.
 
-Cost    n HPKE seals (0.1 ms), E * n derivations (1.5 us), E splits (4 ms for 21 of 30), one signature
+Cost    n HPKE seals (0.1 ms), E * n derivations (1.5 us), E splits (0.1 ms for 15 of 19), one signature
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def deal(federation: Federation, transcript: Transcript, bundles: Sequence[Bundl
     shares: list[list[bytes]] = []
     deposits = []
     for round_ in range(policy.epoch_rounds):
-        rho = primitives.random_key()[: shamir.SECRET_SIZE]
+        rho = shamir.draw_secret()
         shares.append(shamir.split(rho, policy.threshold, len(drawn)))
         masks = b"".join(mask_key(key, tr, round_) for key in keys)
         deposits.append(primitives.lock(_deposit_key(rho), masks, _deposit_context(tr, member, round_)))
@@ -96,7 +96,7 @@ def deal(federation: Federation, transcript: Transcript, bundles: Sequence[Bundl
             mine = [given[holder_of[site]] for given in shares]
             plain += b"".join(mine)
             row = b"".join(share_digest(tr, member, site, r, share) for r, share in enumerate(mine))
-        sealed.append(primitives.seal(primitives.kem_public(bundle.kem), _info(tr, member, site), plain))
+        sealed.append(primitives.seal(bundle.public, _info(tr, member, site), plain))
         rows.append(row)
         leaves.append(_leaf(member, site, sealed[-1], row))
     body = SetupBody(merkle.levels(leaves)[-1][0], primitives.digest("deposits", *deposits))

@@ -272,7 +272,8 @@ class ServerRound:
         return self._closed
 
     def _open(self, subject: int, about: bytes, reply: bytes, site: str) -> memoryview:
-        body, receipt = open_reply(self._session.federation, self.place, subject, about, reply, site)
+        session = self._session
+        body, receipt = open_reply(session.federation, self.place, subject, about, reply, site, threads=session.threads)
         self._session.keep_receipt(site, receipt)
         return body
 
