@@ -18,8 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -54,6 +55,7 @@ KemPublic = MLKEM768X25519PublicKey
 _PROTOCOL = b"qfed-secagg-1 "
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _SHA256 = hashes.SHA256()
+_length = struct.Struct(">Q").pack
 _SMALL = 1 << 16  # bytes up to which parts are joined before they are hashed
 _ZERO_NONCE = bytes(12)
 _ZEROS = memoryview(bytes(STRETCH))
@@ -66,11 +68,11 @@ def random_key() -> bytes:
 
 def digest(domain: str, *parts: bytes | memoryview) -> bytes:
     """Return SHA-256 over the domain and the parts, each preceded by its length, so that no two inputs collide."""
-    tag = _PROTOCOL + domain.encode()
-    pieces: list[bytes | memoryview] = [len(tag).to_bytes(8, "big"), tag]
+    pieces, total = [_tag(domain)], 0
     for part in parts:
-        pieces += (len(part).to_bytes(8, "big"), part)
-    if sum(map(len, parts)) <= _SMALL:
+        total += len(part)
+        pieces += (_length(len(part)), part)
+    if total <= _SMALL:
         return hashlib.sha256(b"".join(pieces)).digest()
     state = hashlib.sha256()
     for piece in pieces:
@@ -78,9 +80,16 @@ def digest(domain: str, *parts: bytes | memoryview) -> bytes:
     return state.digest()
 
 
-def derive(key: bytes, domain: str, *parts: bytes) -> bytes:
-    """Return 32 bytes of HKDF-Expand(key, domain | parts); every part has a fixed length or is the last."""
-    return HKDFExpand(_SHA256, KEY_SIZE, _PROTOCOL + domain.encode() + b"\0" + b"".join(parts)).derive(key)
+@cache
+def _tag(domain: str) -> bytes | memoryview:
+    """Return how a digest begins; domains are few and fixed."""
+    tag = _PROTOCOL + domain.encode()
+    return _length(len(tag)) + tag
+
+
+def derive(key: bytes, domain: str, *parts: bytes, size: int = KEY_SIZE) -> bytes:
+    """Return `size` bytes of HKDF-Expand(key, domain | parts); every part has a fixed length or is the last."""
+    return HKDFExpand(_SHA256, size, _PROTOCOL + domain.encode() + b"\0" + b"".join(parts)).derive(key)
 
 
 @dataclass(frozen=True)
