@@ -28,14 +28,18 @@ from qfed.secagg import ClientSession, ClientStore, Federation, Identity, encode
 
 
 class Site:
-    """A site's folder, opened. Keep it open between messages only where no other process serves the same folder."""
+    """A site's folder, opened. Keep it open between messages only where no other process serves the same folder.
 
-    def __init__(self, folder: Path) -> None:
+    A `simulated` site does not wait for the disk: its state survives the process, but not a loss of power.
+    """
+
+    def __init__(self, folder: Path, *, simulated: bool = False) -> None:
         self.folder = folder
         self.config: SiteConfig = load_site(folder / "site.toml")
         self._federation = Federation.load(folder / "federation.json")
-        self._store = ClientStore(folder / "secagg.db")
-        self._ledger = Ledger(folder / "ledger.db", Limits(self.config.policy.epsilon, self.config.policy.delta))
+        limits = Limits(self.config.policy.epsilon, self.config.policy.delta)
+        self._store = ClientStore(folder / "secagg.db", durable=not simulated)
+        self._ledger = Ledger(folder / "ledger.db", limits, durable=not simulated)
         self._sessions: dict[str, ClientSession] = {}
         self._runs: dict[str, RunConfig] = {}
 

@@ -206,9 +206,11 @@ def _key(place: Place) -> tuple[bytes, str, int, int]:
 
 
 class ClientStore:
-    """One site's store, at `path` (":memory:" for a simulation, which survives nothing).
+    """One site's store, at `path` (":memory:" for one that survives nothing).
 
-    `witness` is where the second file lies (default: PATH.witness). `on_write` is called with the name of each
+    `witness` is where the second file lies (default: PATH.witness). A store that is not `durable` survives the
+    process but not a loss of power, and has no witness: for the sites of a simulation only, whose thousand stores
+    would wait for the disk most of the time. `on_write` is called with the name of each
     point of a write ("begun", "written", "committed", "witnessed"), for tests that stop there.
     """
 
@@ -217,10 +219,12 @@ class ClientStore:
         path: Path | str,
         *,
         witness: Path | str | None = None,
+        durable: bool = True,
         on_write: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._path = None if str(path) == ":memory:" else Path(path)
-        self._witness = None if self._path is None else Path(witness or f"{path}.witness")
+        self._durable = durable
+        self._witness = Path(witness or f"{path}.witness") if self._path is not None and durable else None
         self._on_write = on_write
         self._lock = threading.RLock()
         self._witnessed = 0
@@ -248,10 +252,10 @@ class ClientStore:
     def _open(self) -> StoreMark:
         execute = self._database.execute
         execute("PRAGMA page_size=16384")  # an upload is megabytes: fewer pages, half the time
+        execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
         if self._path is not None:
             execute("PRAGMA locking_mode=EXCLUSIVE")
             execute("PRAGMA journal_mode=WAL")
-        execute("PRAGMA synchronous=FULL")
         execute("PRAGMA secure_delete=ON")
         execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.strip().split(";\n"):
