@@ -11,6 +11,7 @@ runs/RUN.toml     configurations of the runs it agreed to
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -40,6 +41,7 @@ class Site:
         limits = Limits(self.config.policy.epsilon, self.config.policy.delta)
         self._store = ClientStore(folder / "secagg.db", durable=not simulated)
         self._ledger = Ledger(folder / "ledger.db", limits, durable=not simulated)
+        self._threads = 1 if simulated else os.cpu_count() or 1  # a simulation has a site or more for each core
         self._sessions: dict[str, ClientSession] = {}
         self._runs: dict[str, RunConfig] = {}
 
@@ -106,7 +108,9 @@ class Site:
 
     def _session(self, run: str) -> ClientSession:
         if run not in self._sessions:
-            self._sessions[run] = ClientSession(self._identity, self._federation, self._store, run)
+            self._sessions[run] = ClientSession(
+                self._identity, self._federation, self._store, run, threads=self._threads
+            )
         return self._sessions[run]
 
     def protocol(self, run: str, body: bytes) -> bytes:

@@ -16,6 +16,8 @@ Cost    one pass over the body, one hybrid signature (0.7 ms) or verification (0
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from qfed.secagg import primitives
@@ -26,6 +28,7 @@ from qfed.secagg.reasons import Reason, SecAggRefused
 
 NOTHING = bytes(32)
 _VECTORS = (UploadRequest.KIND, UnmaskRequest.KIND)
+_WORTH_A_THREAD = 1 << 18  # bytes that take longer to hash than a thread takes to be woken
 
 
 @dataclass(frozen=True)
@@ -91,11 +94,14 @@ def open_reply(
     data: bytes | memoryview,
     site: str,
     *,
-    threads: int = 1,
+    pool: Executor | None = None,
+    taken: Callable[[memoryview], Callable[[], object]] | None = None,
 ) -> tuple[memoryview, Receipt]:
     """Return body and receipt of a reply of `site`, else raise SecAggRefused with the first rule it breaks.
 
-    `about` is None where the reply itself says what it is about (the caller then checks the statement).
+    `about` is None where the reply itself says what it is about (the caller then checks the statement). A long vector
+    is hashed in `pool` while the signatures are verified, and then while `taken` makes use of it; what `taken`
+    returns takes that back, if the vector turns out not to be the one that was signed.
     """
     reply = Reply.decode(data)
     statement = Statement.decode(reply.statement)
@@ -108,10 +114,20 @@ def open_reply(
         )
     if about is not None and statement.about != about:
         raise SecAggRefused(Reason.WRONG_VIEW, f"site={site} answers about something else than what was asked")
+    body = memoryview(reply.body)
+    beside = pool if pool is not None and len(body) >= _WORTH_A_THREAD else None
+    hashed = None if beside is None else beside.submit(_bind, subject, body)
     federation.site(site).verify(reply.signature, _signed(bytes(reply.statement)))
-    if _bind(subject, reply.body, threads) != statement.body:
+    undo = taken(body) if taken is not None else None
+    same = False
+    try:
+        same = (_bind(subject, body) if hashed is None else hashed.result()) == statement.body
+    finally:
+        if not same and undo is not None:
+            undo()
+    if not same:
         raise SecAggRefused(Reason.BODY_TAMPERED, f"the body of the reply of site={site} is not the one it signed")
-    return memoryview(reply.body), Receipt(bytes(reply.statement), bytes(reply.signature))
+    return body, Receipt(bytes(reply.statement), bytes(reply.signature))
 
 
 def site_of(data: bytes | memoryview) -> str:
@@ -137,7 +153,7 @@ def check_receipt(public: PublicIdentity, mark: StoreMark, data: bytes | memoryv
         )
 
 
-def _bind(subject: int, body: bytes | memoryview, threads: int) -> bytes:
+def _bind(subject: int, body: bytes | memoryview, threads: int = 1) -> bytes:
     """Return the digest that binds a body to its statement."""
     return primitives.long_digest(body, threads) if subject in _VECTORS else primitives.digest("body", body)
 
