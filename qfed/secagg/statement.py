@@ -28,7 +28,7 @@ from qfed.secagg.reasons import Reason, SecAggRefused
 
 NOTHING = bytes(32)
 _VECTORS = (UploadRequest.KIND, UnmaskRequest.KIND)
-_WORTH_A_THREAD = 1 << 18  # bytes that take longer to hash than a thread takes to be woken
+_WORTH_A_THREAD = 1 << 20  # bytes that take longer to hash than a thread takes to be woken
 
 
 @dataclass(frozen=True)

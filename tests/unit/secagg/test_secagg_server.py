@@ -42,7 +42,7 @@ def test_the_memory_of_a_round_does_not_grow_with_its_sites() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_vector_that_was_not_signed_leaves_the_sum_as_it_was(threads: int) -> None:
     """On two cores a vector is added while it is hashed; one that turns out to be another's is taken off again."""
-    size = 100_000
+    size = 300_000
     lab = Lab.build(5)
     lab.server = ServerSession(lab.federation, RUN, threads=threads)
     epoch = lab.setup()
