@@ -158,7 +158,7 @@ def test_an_older_file_is_refused_once_a_newer_one_was_used(tmp_path: Path) -> N
     assert [record.survivors for record in state.rounds] == [4, 4, 4]
     close_sites()
     (lab.site(0) / "federation.json").write_bytes(old)
-    site = Site(lab.site(0))
+    site = Site(lab.site(0), simulated=True)
     try:
         site.join("other", to_toml(lab.config))
         with pytest.raises(SecAggMisuse, match="federation-outdated"):
