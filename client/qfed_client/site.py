@@ -11,6 +11,7 @@ runs/RUN.toml     configurations of the runs it agreed to
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -31,14 +32,17 @@ class Site:
     """A site's folder, opened. Keep it open between messages only where no other process serves the same folder.
 
     Only a `simulated` site may send updates in clear, and only if its policy lets it; one that is deployed never does.
+    A simulated site does not wait for the disk either: its state survives the process, but not a loss of power.
     """
 
     def __init__(self, folder: Path, *, simulated: bool = False) -> None:
         self.folder, self._simulated = folder, simulated
         self.config: SiteConfig = load_site(folder / "site.toml")
         self._federation = self._read_federation()
-        self._store = ClientStore(folder / "secagg.db")
-        self._ledger = Ledger(folder / "ledger.db", Limits(self.config.policy.epsilon, self.config.policy.delta))
+        limits = Limits(self.config.policy.epsilon, self.config.policy.delta)
+        self._store = ClientStore(folder / "secagg.db", durable=not simulated)
+        self._ledger = Ledger(folder / "ledger.db", limits, durable=not simulated)
+        self._threads = 1 if simulated else os.cpu_count() or 1  # a simulation has a site or more for each core
         self._sessions: dict[str, ClientSession | GroupedSession] = {}
         self._runs: dict[str, RunConfig] = {}
 
@@ -118,7 +122,9 @@ class Site:
 
     def _session(self, run: str) -> ClientSession | GroupedSession:
         if run not in self._sessions:
-            self._sessions[run] = client_session(self._identity, self._federation, self._store, run)
+            self._sessions[run] = client_session(
+                self._identity, self._federation, self._store, run, threads=self._threads
+            )
         return self._sessions[run]
 
     def protocol(self, run: str, body: bytes) -> bytes:

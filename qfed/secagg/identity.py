@@ -122,8 +122,11 @@ class Identity:
         """Return both signatures of `message`."""
         return self.key.sign(message)
 
-    def save(self, path: Path | str) -> None:
-        """Write the identity to a new file that only its owner may read; never overwrite one."""
+    def save(self, path: Path | str, *, durable: bool = True) -> None:
+        """Write the identity to a new file that only its owner may read; never overwrite one.
+
+        With `durable` it is on the disk when this returns.
+        """
         text = json.dumps(
             {
                 "format": _FORMAT,
@@ -133,7 +136,7 @@ class Identity:
             },
             indent=1,
         )
-        _create(path, text + "\n", 0o600)
+        _create(path, text + "\n", 0o600, durable=durable)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -162,13 +165,14 @@ def _decode(text: Any) -> bytes:
         raise _invalid("a key of an identity is not base64; export it again") from error
 
 
-def _create(path: Path | str, text: str, mode: int) -> None:
-    """Write a new file, synced to disk; one that exists is never overwritten."""
+def _create(path: Path | str, text: str, mode: int, *, durable: bool = True) -> None:
+    """Write a new file, synced to disk if `durable`; one that exists is never overwritten."""
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError as error:
         raise _invalid(f"an identity is never overwritten, but path={path} exists; choose another") from error
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())

@@ -9,6 +9,7 @@ reason, the sums of the others count, and the next round draws new groups among 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,7 @@ class SecureChannel:
 
     def __init__(self, exchange: Exchange, federation: Federation, run: str) -> None:
         self._exchange, self._federation, self._run = exchange, federation, run
-        self._session = ServerSession(federation, run)
+        self._session = ServerSession(federation, run, threads=os.cpu_count() or 1)
         self._epoch: _Epoch | None = None
         self._withheld: set[str] = set()
         self._silent: dict[str, str] = {}
