@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from qfed.config import RunConfig
 from qfed.errors import ConfigError, LocalProtocolError, ShapeError
 from qfed.privacy.accounting import Releases, calibrate, epsilon_of
-from qfed.privacy.clipping import NoisyOptimizer, per_record_gradients
+from qfed.privacy.clipping import noisy_mean
+from qfed.privacy.gradients import check, clipped_sum, summed
 from qfed.privacy.ledger import Ledger
 from qfed.privacy.noise import poisson_sample
 
@@ -168,7 +169,7 @@ class OpenPlan:
         for _ in range(self.local_steps):
             chosen = torch.from_numpy(np.flatnonzero(rng.random(len(x)) < self.sampling_rate))
             steps.zero_grad()
-            (_summed(loss, model(x[chosen]), y[chosen]) / self.batch_size).backward()  # type: ignore[no-untyped-call]
+            (summed(loss, model(x[chosen]), y[chosen]) / self.batch_size).backward()  # type: ignore[no-untyped-call]
             steps.step()
         return Receipt(self.local_steps, None)
 
@@ -230,23 +231,25 @@ class LocalPlan:
         if (answer := ledger.replay(dataset, run, round, request)) is not None:
             _from_bytes(model, answer)
             return Receipt(self.local_steps, ledger.spent(dataset), replayed=True)
-        with per_record_gradients(model) as watched:
-            steps = NoisyOptimizer(
-                optimizer(watched.parameters()),
+        check(model)
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        steps = optimizer(trained)
+        reservation = ledger.reserve(dataset, run, round, self.per_round, planned_rounds=self.rounds, request=request)
+        x, y = _records(read)
+        for _ in range(self.local_steps):
+            chosen = torch.from_numpy(poisson_sample(len(x), self.sampling_rate))
+            total = clipped_sum(model, loss, x[chosen], y[chosen], self.clip_norm)
+            mean = noisy_mean(
+                total,
                 noise_multiplier=self.noise_multiplier,
-                max_grad_norm=self.clip_norm,
-                expected_batch_size=self.batch_size,
+                clip_norm=self.clip_norm,
+                batch_size=self.batch_size,
             )
-            reservation = ledger.reserve(
-                dataset, run, round, self.per_round, planned_rounds=self.rounds, request=request
-            )
-            x, y = _records(read)
-            for _ in range(self.local_steps):
-                chosen = torch.from_numpy(poisson_sample(len(x), self.sampling_rate))
-                steps.zero_grad()
-                outputs = watched(x[chosen].requires_grad_())
-                _summed(loss, outputs, y[chosen]).backward()  # type: ignore[no-untyped-call]
-                steps.step()
+            for parameter, piece in zip(trained, torch.split(mean, [p.numel() for p in trained]), strict=True):
+                parameter.grad = piece.view_as(parameter)
+            steps.step()
+        for parameter in trained:
+            parameter.grad = None
         ledger.settle(reservation, self.local_steps, _to_bytes(model))
         return Receipt(self.local_steps, ledger.spent(dataset))
 
@@ -259,16 +262,6 @@ def _records(read: Read) -> tuple[Tensor, Tensor]:
             f"y={tuple(y.shape)}; check what the site reads"
         )
     return x, y
-
-
-def _summed(loss: Loss, outputs: Tensor, y: Tensor) -> Tensor:
-    """The sum of the records' losses; a loss that was averaged already would be clipped as the wrong gradient."""
-    losses = loss(outputs, y)
-    if losses.shape != (len(y),):
-        raise ShapeError(
-            f"the loss gives one value a record, shape ({len(y)},), got {tuple(losses.shape)}; use reduction='none'"
-        )
-    return losses.sum()
 
 
 def _to_bytes(model: nn.Module) -> bytes:
