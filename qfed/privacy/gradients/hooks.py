@@ -47,6 +47,16 @@ def clipped_sum(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip_norm: f
     return torch.cat([factors @ g for g in samples])
 
 
+def plain_sum(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> Tensor:
+    """(P,) the gradient of the records' summed loss, by autograd; zero for parameters without effect."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.enable_grad():
+        total = summed(loss, model(x), y)
+        found = torch.autograd.grad(total, trained, allow_unused=True)
+    pairs = zip(trained, found, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in pairs])
+
+
 def per_record(model: nn.Module, loss: Loss, x: Tensor, y: Tensor) -> list[Tensor]:
     """Gradients (B, size) of each trainable parameter, finite."""
     _clean(model)
