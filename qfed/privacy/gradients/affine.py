@@ -23,6 +23,14 @@ import numpy as np
 from qfed.privacy.gradients.chain import Array, Share
 
 
+def added(samples: Array, factors: Array | None, into: Array) -> None:
+    """sum_b factors[k, b] samples[k, b] -> into (K, size)."""
+    if factors is None:
+        np.add.reduce(samples, axis=1, out=into)
+    else:
+        np.matmul(factors[:, None], samples, out=into[:, None])
+
+
 @dataclass
 class Outer:
     """The share of W and b of a linear layer with one place a record: a (K, B, I), g (K, B, O)."""
@@ -46,12 +54,12 @@ class Outer:
 
     def weighted(self, factors: Array | None, into: Sequence[Array]) -> None:
         """See Share."""
-        scaled = self.slopes if factors is None else self.slopes * factors[:, :, None]
         if self.rows is not None:
-            place = into[0].reshape(into[0].shape[0], scaled.shape[2], self.rows.shape[2])
+            scaled = self.slopes if factors is None else self.slopes * factors[:, :, None]
+            place = into[0].reshape(len(scaled), scaled.shape[2], self.rows.shape[2])
             np.matmul(scaled.swapaxes(1, 2), self.rows, out=place)
         if self.bias:
-            np.add.reduce(scaled, axis=1, out=into[-1])
+            added(self.slopes, factors, into[-1])
 
     def samples(self) -> Sequence[Array]:
         """See Share."""
@@ -92,7 +100,7 @@ class Places:
         """See Share."""
         if factors is not None and not self._ghost:
             for place, sample in zip(into, self._formed, strict=True):
-                np.matmul(factors[:, None], sample, out=place[:, None])
+                added(sample, factors, place)
             return
         scaled = self.slopes if factors is None else self.slopes * factors[:, :, None, None, None]
         sites = scaled.shape[0]

@@ -78,12 +78,8 @@ class Parameter:
 
     shape: tuple[int, ...]
     start: int | None
+    stop: int = 0
     frozen: Callable[[], Array] | None = None
-
-    @property
-    def size(self) -> int:
-        """Numbers it has."""
-        return int(np.prod(self.shape, dtype=int))
 
 
 @dataclass(frozen=True)
@@ -149,15 +145,15 @@ class Chain:
         factors = _factors(np.sqrt(squares), clip_norm, present)
         out = np.empty((factors.shape[0], self.size), factors.dtype)
         for share in single:
-            share.weighted(factors, [self._slice(out, p) for p in share.parameters])
+            share.weighted(factors, self._places(out, share.parameters))
         for p, sample in formed.items():
-            np.matmul(factors[:, None], sample, out=self._slice(out, p)[:, None])
+            np.matmul(factors[:, None], sample, out=self._places(out, [p])[0][:, None])
         return out
 
     def _sum(self, shares: Sequence[Share], twice: set[int], sites: int) -> Array:
         out = np.zeros((sites, self.size), self.dtype)
         for share in shares:
-            places = [self._slice(out, p) for p in share.parameters]
+            places = self._places(out, share.parameters)
             if twice.isdisjoint(share.parameters):
                 share.weighted(None, places)
                 continue
@@ -175,17 +171,14 @@ class Chain:
                 found[p] = found[p] + sample if p in found else sample
         return found
 
-    def _slice(self, out: Array, parameter: int) -> Array:
-        about = self.parameters[parameter]
-        start = about.start or 0
-        return out[:, start : start + about.size]
+    def _places(self, out: Array, parameters: Sequence[int]) -> list[Array]:
+        """Where the parameters lie in (K, P)."""
+        return [out[:, p.start : p.stop] for p in (self.parameters[i] for i in parameters)]
 
     def _views(self, flat: Array) -> list[Array]:
-        sites = flat.shape[0]
+        sites = len(flat)
         return [
-            p.frozen()[None]
-            if p.start is None and p.frozen is not None
-            else flat[:, p.start : (p.start or 0) + p.size].reshape(sites, *p.shape)
+            flat[:, p.start : p.stop].reshape(sites, *p.shape) if p.frozen is None else p.frozen()[None]
             for p in self.parameters
         ]
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from qfed.privacy.gradients.affine import added
 from qfed.privacy.gradients.chain import Array, Share
 
 
@@ -27,15 +28,14 @@ class Formed:
 
     def squares(self) -> Array:
         """See Share."""
+        if len(self.gradients) == 1:
+            return np.vecdot(self.gradients[0], self.gradients[0])
         return np.asarray(sum(np.vecdot(sample, sample) for sample in self.gradients))
 
     def weighted(self, factors: Array | None, into: Sequence[Array]) -> None:
         """See Share."""
         for place, sample in zip(into, self.gradients, strict=True):
-            if factors is None:
-                np.add.reduce(sample, axis=1, out=place)
-            else:
-                np.matmul(factors[:, None], sample, out=place[:, None])
+            added(sample, factors, place)
 
     def samples(self) -> Sequence[Array]:
         """See Share."""

@@ -148,10 +148,10 @@ def _chain(model: nn.Module, graph: fx.Graph, parameters: list[nn.Parameter], dt
     known, size = [], 0
     for parameter in parameters:
         if parameter.requires_grad:
-            known.append(Parameter(tuple(parameter.shape), size))
+            known.append(Parameter(tuple(parameter.shape), size, size + parameter.numel()))
             size += parameter.numel()
         else:
-            known.append(Parameter(tuple(parameter.shape), None, _reader(parameter)))
+            known.append(Parameter(tuple(parameter.shape), None, frozen=_reader(parameter)))
     values: dict[fx.Node, int] = {}
     live = [False]
     steps: list[Step] = []
