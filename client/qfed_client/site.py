@@ -128,7 +128,7 @@ class Site:
         return learner, Job(vector, lambda: records().train, ledger, self.config.dataset, run, round)
 
     def _records(self, learner: Learner, run: str, round: int) -> Callable[[], SiteData]:
-        """The site's records in a round, opened once by whoever asks first: training, after it has charged the ledger."""
+        """The records in a round, opened once by whoever asks first: training, after it has charged the ledger."""
         if self._opened is None or self._opened[0] != (run, round):
             self._opened = (run, round), cache(lambda: SiteData.load(self.folder / self.config.records, learner.schema))
         return self._opened[1]

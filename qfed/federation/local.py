@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qfed.config import RunConfig
+from qfed.config import RunConfig, TrainingConfig
 from qfed.data import Records, Schema, schema_of
 from qfed.errors import QfedError
 from qfed.federation.contribution import LOSS_CAP, SQUARED_ERROR_CAP, Evaluation, bounded

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qfed.privacy.gradients import Array, Chain, Loss, chain_for, hooks, stacked_sum
+from qfed.privacy.gradients import Array, Chain, Fill, Loss, chain_for, hooks, stacked_sum
 from qfed.privacy.rounds import Opened
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -121,20 +121,23 @@ class _Stack:
         if len(weights) == 1:
             return torch.from_numpy(self._sum(weights, chosen[None], None))
         ends = np.searchsorted(chosen, self._bounds)
-        counts = np.diff(ends)
-        at = np.full((len(weights), counts.max()), self._bounds[-1])
-        present = np.arange(at.shape[1]) < counts[:, None]
-        at[present] = chosen
-        some = max(1, _STACK_NUMBERS // max(1, at.shape[1] * self._chain.size))
+        most = int(np.diff(ends).max())
+        some = max(1, _STACK_NUMBERS // max(1, most * self._chain.size))
         parts = [
-            self._sum(weights[k : k + some], at[k : k + some], present[k : k + some].astype(weights.dtype))
-            for k in range(0, len(weights), some)
+            self._some(weights[k : k + some], chosen, ends[k : k + some + 1]) for k in range(0, len(weights), some)
         ]
         return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
-    def _sum(self, weights: Array, at: Array, present: Array | None) -> Array:
+    def _some(self, weights: Array, chosen: Array, ends: Array) -> Array:
+        counts = np.diff(ends)
+        at = np.full((len(weights), counts.max()), self._bounds[-1])
+        present = np.arange(at.shape[1]) < counts[:, None]
+        at[present] = chosen[ends[0] : ends[-1]]
+        return self._sum(weights, at, Fill(present, ends - ends[0]))
+
+    def _sum(self, weights: Array, at: Array, fill: Fill | None) -> Array:
         x, y = self._x.take(at, axis=0), self._y.take(at, axis=0)
-        return stacked_sum(self._chain, self._loss, weights, x, y, present, self._clip_norm)
+        return stacked_sum(self._chain, self._loss, weights, x, y, fill, self._clip_norm)
 
 
 class _Hooks:

@@ -48,8 +48,7 @@ class Compiled:
         return self._layout
 
     @cached_property
-    def has_variance(self) -> bool:
-        """Whether a variance is among what is measured, which is not linear in the kernel's outputs."""
+    def _has_variance(self) -> bool:
         return any(c.square is not None for c in self.program.columns)
 
     @cached_property
@@ -69,7 +68,7 @@ class Compiled:
 
     def columns(self, raw: Tensor) -> Tensor:
         """Raw outputs (B, M) -> measurements (B, width): <O^2> - <O>^2 for variances."""
-        if not self.has_variance:
+        if not self._has_variance:
             return raw
         parts = [
             raw[:, c.start : c.stop]
@@ -148,7 +147,7 @@ class Compiled:
         return self.columns(torch.from_numpy(raw)).numpy() if self._has_variance else raw, pull
 
     def _raw_cotangent(self, raw: Tensor, cotangent: Tensor) -> Tensor:
-        if not self.has_variance:
+        if not self._has_variance:
             return cotangent
         with torch.enable_grad():
             leaf = raw.detach().requires_grad_()

@@ -7,7 +7,7 @@
 The result is as private as a batch is: only `plan` may release it, with noise and a charge.
 """
 
-from qfed.privacy.gradients.chain import Array, Chain
+from qfed.privacy.gradients.chain import Array, Chain, Fill
 from qfed.privacy.gradients.door import Loss, chain_for, check, clipped_sum, stacked_sum
 
-__all__ = ["Array", "Chain", "Loss", "chain_for", "check", "clipped_sum", "stacked_sum"]
+__all__ = ["Array", "Chain", "Fill", "Loss", "chain_for", "check", "clipped_sum", "stacked_sum"]

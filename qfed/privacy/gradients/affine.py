@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from qfed.privacy.gradients.chain import Array, Share
+from qfed.privacy.gradients.chain import Array, Fill, Share
 
 
 def added(samples: Array, factors: Array | None, into: Array) -> None:
@@ -137,7 +137,7 @@ class Linear:
     trains_weight: bool
     trains_bias: bool
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x, w = inputs[0], weights[0]
         rows = x if x.ndim == 3 else x.reshape(*x.shape[:1], math.prod(x.shape[1:-1]), x.shape[-1])
@@ -180,7 +180,7 @@ class Convolution:
     padding: tuple[tuple[int, int], ...]
     groups: int
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x, w = inputs[0], weights[0]
         sites, batch, channels = x.shape[:3]

@@ -25,6 +25,16 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Fill:
+    """What is a record in a stack of batches of several sizes; the rest is zeros that count for nothing."""
+
+    present: NDArray[np.bool_]
+    """(K, B)."""
+    offsets: NDArray[np.int64]
+    """(K + 1,): where each site's records begin among all that are present."""
+
+
 class Share(Protocol):
     """What one use of some parameters adds to each record's gradient."""
 
@@ -47,8 +57,8 @@ class Share(Protocol):
 class Operation(Protocol):
     """One step of the chain."""
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
-        """The value, and what `backward` needs."""
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
+        """The value, and what `backward` needs; `fill` is None where all of (K, B) are records."""
         ...
 
     def backward(
@@ -93,13 +103,13 @@ class Chain:
     dtype: np.dtype[Any]
     """float32 or float64, of everything."""
 
-    def forward(self, x: Array, flat: Array) -> tuple[Array, Tape]:
+    def forward(self, x: Array, flat: Array, fill: Fill | None = None) -> tuple[Array, Tape]:
         """x (K, B, ...), flat weights (K, P) -> (K, B, O) and what the backward pass needs."""
         weights = self._views(flat)
         values, saved, mine = [x], [], []
         for step in self.steps:
             of_step = [weights[p] for p in step.parameters]
-            value, kept = step.operation.forward([values[i] for i in step.inputs], of_step)
+            value, kept = step.operation.forward([values[i] for i in step.inputs], of_step, fill)
             values.append(value)
             saved.append(kept)
             mine.append(of_step)
@@ -122,12 +132,8 @@ class Chain:
                     slopes[i] = of_input if before is None else before + of_input
         return shares
 
-    def total(self, shares: Sequence[Share], present: Array | None, clip_norm: float | None, sites: int) -> Array:
-        """(K, P): sum of the records' gradients, clipped unless `clip_norm` is None.
-
-        `present` (K, B) is 1 for records and 0 for what fills up a stack of batches of several sizes, whose slopes
-        are zero; None when all are records.
-        """
+    def total(self, shares: Sequence[Share], fill: Fill | None, clip_norm: float | None, sites: int) -> Array:
+        """(K, P): sum of the records' gradients, clipped unless `clip_norm` is None; slopes of what fills up are 0."""
         uses = [p for share in shares for p in share.parameters]
         twice = {p for p in uses if uses.count(p) > 1} if len(set(uses)) < len(uses) else set()
         if clip_norm is None:
@@ -142,7 +148,9 @@ class Chain:
         if not math.isfinite(squares.sum()):
             single, formed = [], {p: _finite(sample) for p, sample in self._formed(shares).items()}
             squares = sum(np.vecdot(sample, sample) for sample in formed.values())
-        factors = _factors(np.sqrt(squares), clip_norm, present)
+        factors = _factors(np.sqrt(squares), clip_norm)
+        if fill is not None:
+            factors *= fill.present
         out = np.empty((factors.shape[0], self.size), factors.dtype)
         for share in single:
             share.weighted(factors, self._places(out, share.parameters))
@@ -191,11 +199,10 @@ class Tape:
     weights: list[list[Array]]
 
 
-def _factors(norms: Array, clip_norm: float, present: Array | None) -> Array:
+def _factors(norms: Array, clip_norm: float) -> Array:
     norms += 1e-6
     factors = np.divide(clip_norm, norms, out=norms)
-    np.minimum(factors, 1.0, out=factors)
-    return factors if present is None else factors * present
+    return np.minimum(factors, 1.0, out=factors)
 
 
 def _finite(sample: Array) -> Array:

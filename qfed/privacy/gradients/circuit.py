@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 
-from qfed.privacy.gradients.chain import Array, Share
+from qfed.privacy.gradients.chain import Array, Fill, Share
 from qfed.privacy.gradients.normalise import Formed
-from qfed.quantum.compiled import Compiled
-from qfed.quantum.stacked import per_sample
+from qfed.quantum.compiled import Compiled, SitesPull
+from qfed.quantum.execute import even
 
 
 @dataclass(frozen=True)
@@ -29,31 +31,64 @@ class Circuit:
     """Where each weight that is trained lies among the layer's flat weights."""
     trained: tuple[int, ...]
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x = inputs[0]
-        sites = x.shape[0]
-        if len(weights) == 1:
-            flat = weights[0].reshape(weights[0].shape[0], -1)
-        else:
-            whole = max(w.shape[0] for w in weights) if weights else 1
-            parts = [np.broadcast_to(w.reshape(w.shape[0], -1), (whole, math.prod(w.shape[1:]))) for w in weights]
-            flat = np.concatenate(parts, 1) if parts else np.zeros((1, 0), x.dtype)
-        if flat.shape[0] != sites:
-            flat = np.broadcast_to(flat, (sites, flat.shape[1]))
-        rows = x if x.ndim == 3 else x.reshape(sites, math.prod(x.shape[1:-1]), x.shape[-1])
-        out, pull = per_sample(self.circuit, rows, flat)
-        return out.reshape(*x.shape[:2], *self.shape), (x.shape, out.shape, pull)
+        flat = self._flat(weights, len(x))
+        rows = x if fill is None else x[fill.present][None]
+        places = math.prod(rows.shape[2:-1])
+        offsets = even(len(x), rows.shape[1] * places) if fill is None else fill.offsets * places
+        out, pull = self._run(rows.reshape(-1, x.shape[-1]), flat, offsets)
+        out = out.reshape(*rows.shape[:2], *self.shape)
+        return _filled(out, fill), (x.shape, rows.shape, fill, pull)
 
     def backward(
         self, saved: Any, slope: Array, weights: Sequence[Array], wanted: Sequence[bool]
     ) -> tuple[Sequence[Array | None], Share | None]:
         """See Operation."""
-        shape, rows, pull = saved
-        of_inputs, of_weights = pull(slope.reshape(rows))
+        shape, rows, fill, pull = saved
+        packed = slope if fill is None else slope[fill.present]
+        count = math.prod(rows[:-1])
+        of_inputs, of_weights = pull(packed.reshape(count, packed.size // max(count, 1)))
         share = None
         if self.trained:
             if len(shape) > 3:  # a record's gradient is the sum over its rows
-                of_weights = of_weights.reshape(*shape[:2], -1, of_weights.shape[-1]).sum(2)
+                of_weights = of_weights.reshape(rows[0] * rows[1], -1, of_weights.shape[-1]).sum(1)
+            of_weights = _filled(of_weights.reshape(*rows[:2], -1), fill)
             share = Formed(self.trained, [of_weights[..., a:b] for a, b in self.columns])
-        return [of_inputs.reshape(shape) if wanted[0] else None], share
+        return [_filled(of_inputs.reshape(rows), fill) if wanted[0] else None], share
+
+    def _flat(self, weights: Sequence[Array], sites: int) -> Array:
+        """The layer's flat weights, (K, P); frozen ones are the same at all sites."""
+        if len(weights) == 1 and len(weights[0]) == sites:
+            return weights[0].reshape(sites, -1)
+        flat = np.zeros((sites, sum(math.prod(w.shape[1:]) for w in weights)), weights[0].dtype)
+        start = 0
+        for w in weights:
+            size = math.prod(w.shape[1:])
+            flat[:, start : start + size] = w.reshape(len(w), size)
+            start += size
+        return flat
+
+    def _run(self, x: Array, flat: Array, offsets: Array) -> tuple[Array, SitesPull]:
+        if self.circuit.affine is not None:
+            return self.circuit.sites(x, flat, offsets)
+        rows, w = torch.from_numpy(x), torch.from_numpy(np.ascontiguousarray(flat))
+        cuts = list(pairwise(offsets))
+        found = [self.circuit.per_sample(rows[a:b], w[k]) for k, (a, b) in enumerate(cuts)]
+
+        def pull(cotangent: Array) -> tuple[Array, Array]:
+            slopes = torch.from_numpy(np.ascontiguousarray(cotangent))
+            both = [f[1](slopes[a:b]) for f, (a, b) in zip(found, cuts, strict=True)]
+            return torch.cat([g[0] for g in both]).numpy(), torch.cat([g[1] for g in both]).numpy()
+
+        return torch.cat([f[0] for f in found]).numpy(), pull
+
+
+def _filled(packed: Array, fill: Fill | None) -> Array:
+    """(1, N, ...) in their places of (K, B, ...), zeros elsewhere."""
+    if fill is None:
+        return packed
+    out = np.zeros((*fill.present.shape, *packed.shape[2:]), packed.dtype)
+    out[fill.present] = packed[0]
+    return out

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from qfed.errors import ConfigError
 from qfed.privacy.gradients import hooks
-from qfed.privacy.gradients.chain import Array, Chain
+from qfed.privacy.gradients.chain import Array, Chain, Fill
 from qfed.privacy.gradients.hooks import summed
 from qfed.privacy.gradients.rules import Unknown
 from qfed.privacy.gradients.trace import compile_chain
@@ -82,18 +82,18 @@ def clipped_sum(model: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip_norm: f
 
 
 def stacked_sum(
-    chain: Chain, loss: Loss, flat: Array, x: Array, y: Array, present: Array | None, clip_norm: float | None
+    chain: Chain, loss: Loss, flat: Array, x: Array, y: Array, fill: Fill | None, clip_norm: float | None
 ) -> Array:
     """`clipped_sum` of K sites with weights of their own: flat (K, P), x (K, B, ...), y (K, B) -> (K, P).
 
-    `present` (K, B) is 1 for records and 0 for fill; without `clip_norm` gradients are summed as they are.
+    `fill` says what of (K, B) are records; without `clip_norm` gradients are summed as they are.
     """
     with np.errstate(all="ignore"):  # as torch: what is not finite is seen to where it counts
-        out, tape = chain.forward(x, flat)
+        out, tape = chain.forward(x, flat, fill)
         slope = _slope(loss, out, y)
-        if present is not None:
-            slope *= present.reshape(*present.shape, *(1,) * (slope.ndim - 2))
-        return chain.total(chain.backward(tape, slope), present, clip_norm, len(flat))
+        if fill is not None:
+            slope *= fill.present.reshape(*fill.present.shape, *(1,) * (slope.ndim - 2))
+        return chain.total(chain.backward(tape, slope), fill, clip_norm, len(flat))
 
 
 def flat_of(model: nn.Module) -> Array:

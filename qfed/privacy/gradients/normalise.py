@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from qfed.privacy.gradients.affine import added
-from qfed.privacy.gradients.chain import Array, Share
+from qfed.privacy.gradients.chain import Array, Fill, Share
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Formed:
     def squares(self) -> Array:
         """See Share."""
         if len(self.gradients) == 1:
-            return np.vecdot(self.gradients[0], self.gradients[0])
+            return np.asarray(np.vecdot(self.gradients[0], self.gradients[0]))
         return np.asarray(sum(np.vecdot(sample, sample) for sample in self.gradients))
 
     def weighted(self, factors: Array | None, into: Sequence[Array]) -> None:
@@ -56,7 +56,7 @@ class Normalise:
     trained: tuple[int, ...]
     trains: tuple[bool, bool]
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x = inputs[0]
         rows = x.reshape(*x.shape[:2], self.rows, math.prod(x.shape[2:]) // self.rows)

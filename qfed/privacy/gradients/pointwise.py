@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.special import erf, expit
 
-from qfed.privacy.gradients.chain import Array, Share
+from qfed.privacy.gradients.chain import Array, Fill, Share
 
 Pair = Callable[[Array], tuple[Array, Array]]
 """x -> value, derivative."""
@@ -26,7 +26,7 @@ class Activation:
 
     function: Pair
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         return self.function(inputs[0])
 
@@ -101,7 +101,7 @@ class Scale:
     factor: float
     offset: float = 0.0
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         value = inputs[0] if self.factor == 1.0 else inputs[0] * self.factor
         return value if self.offset == 0.0 else value + self.offset, None
@@ -119,7 +119,7 @@ class Sum:
 
     sign: float = 1.0
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         return inputs[0] + inputs[1] if self.sign > 0 else inputs[0] - inputs[1], None
 
@@ -134,7 +134,7 @@ class Sum:
 class Product:
     """x y, of one shape."""
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         return inputs[0] * inputs[1], tuple(inputs)
 

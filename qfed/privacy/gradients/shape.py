@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qfed.privacy.gradients.affine import gathered, windows
-from qfed.privacy.gradients.chain import Array, Share
+from qfed.privacy.gradients.chain import Array, Fill, Share
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Reshape:
 
     shape: tuple[int, ...]
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x = inputs[0]
         return x.reshape(*x.shape[:2], *self.shape), x.shape
@@ -41,7 +41,7 @@ class Permute:
 
     order: tuple[int, ...]
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         return inputs[0].transpose(self.order), None
 
@@ -61,7 +61,7 @@ class Index:
     repeats: bool
     """Whether an array of indices is in the key, which may name a place more than once."""
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         return inputs[0][(slice(None), slice(None), *self.key)], inputs[0].shape
 
@@ -85,7 +85,7 @@ class Pad:
     widths: tuple[tuple[int, int], ...]
     value: float
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x = inputs[0]
         sizes = [size + before + after for size, (before, after) in zip(x.shape[2:], self.widths, strict=True)]
@@ -117,7 +117,7 @@ class Join:
     axis: int
     new: bool
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         if self.new:
             return np.stack(inputs, self.axis), None
@@ -140,7 +140,7 @@ class Reduce:
     keep: bool
     mean: bool
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x = inputs[0]
         found = x.mean(self.axes, keepdims=self.keep) if self.mean else x.sum(self.axes, keepdims=self.keep)
@@ -165,7 +165,7 @@ class Pool:
     stride: tuple[int, ...]
     largest: bool
 
-    def forward(self, inputs: Sequence[Array], weights: Sequence[Array]) -> tuple[Array, Any]:
+    def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x, n = inputs[0], len(self.kernel)
         spread = windows(x, self.kernel, self.stride, (1,) * n)

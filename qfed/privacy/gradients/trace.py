@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from qfed.privacy.gradients import rules
-from qfed.privacy.gradients.chain import Chain, Parameter, Step
+from qfed.privacy.gradients.chain import Chain, Fill, Parameter, Step
 from qfed.privacy.gradients.rules import Unknown
 from qfed.quantum.layer import QuantumLayer
 
@@ -199,13 +199,17 @@ def _compare(model: nn.Module, chain: Chain, example: Tensor, generator: torch.G
         missing = [p for i, p in enumerate(chain.parameters) if p.start is not None and i not in covered]
         if missing:
             raise Unknown(f"a trainable parameter of shape {missing[0].shape} has no effect on the output")
-        ones = np.ones((1, len(x)), chain.dtype)
-        totals = [chain.total(shares, ones * (np.arange(len(x)) == b), 1e30, 1)[0] for b in range(len(x))]
+        totals = [chain.total([*shares], _only(len(x), b), 1e30, 1)[0] for b in range(len(x))]
     _close(torch.from_numpy(np.ascontiguousarray(out[0])), want.detach(), "outputs")
     for b, total in enumerate(totals):
         with torch.enable_grad():
             found = torch.autograd.grad((want[b] * slope[b]).sum(), trained, retain_graph=True)
         _close(torch.from_numpy(total), torch.cat([g.reshape(-1) for g in found]), "gradients")
+
+
+def _only(records: int, chosen: int) -> Fill:
+    """One of `records` records."""
+    return Fill((np.arange(records) == chosen)[None], np.array([0, 1]))
 
 
 def _close(found: Tensor, want: Tensor, what: str) -> None:
