@@ -70,7 +70,7 @@ class _CrossEntropy:
         found: npt.NDArray[Any] = outputs - np.maximum.reduce(outputs, -1, keepdims=True)
         np.exp(found, out=found)
         found /= np.add.reduce(found, -1, keepdims=True)
-        found.reshape(-1, classes)[np.arange(y.size), y.reshape(-1)] -= 1
+        found -= y[..., None] == np.arange(classes)
         return found
 
 

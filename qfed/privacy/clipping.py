@@ -2,19 +2,23 @@
 
     g = (s + N(0, (sigma C)^2 I)) / B,      s = sum_i clip(grad_i, C)
 
-The noise is the operating system's, drawn in one piece for all parameters. Only `plan` may use this module: it is what
-charges.      Shapes  s (..., P) -> g (..., P)
+The noise is the operating system's, drawn in one piece for all parameters, added in double precision and rounded with
+the sum. Only `plan` may use this module: it is what charges.      Shapes  s (..., P) -> g (..., P)
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qfed.privacy.noise import gaussian
 
 
-def noisy_mean(total: Tensor, *, noise_multiplier: float, clip_norm: float, batch_size: float) -> Tensor:
-    """`total` with noise of standard deviation sigma C in each coordinate, over the public denominator B."""
-    noise = torch.from_numpy(gaussian(total.numel(), noise_multiplier * clip_norm)).view_as(total)
-    return (total + noise.to(total)) / batch_size
+def noisy_mean(total: NDArray[Any], *, noise_multiplier: float, clip_norm: float, batch_size: float) -> NDArray[Any]:
+    """`total` with noise of standard deviation sigma C in each coordinate, over the public B; overwritten."""
+    noise = gaussian(total.size, noise_multiplier * clip_norm).reshape(total.shape)
+    np.add(total, noise, out=total, casting="same_kind")
+    total /= batch_size
+    return total

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from qfed.config import RunConfig
 from qfed.errors import ConfigError, LocalProtocolError
 from qfed.privacy.accounting import Releases, calibrate, epsilon_of
 from qfed.privacy.clipping import noisy_mean
-from qfed.privacy.gradients import Loss, check
+from qfed.privacy.gradients import Array, Loss, check
 from qfed.privacy.ledger import Ledger
 from qfed.privacy.noise import poisson_sample
 from qfed.privacy.rounds import Opened, Read, Receipt, Task, only, records, train_all
@@ -266,7 +266,7 @@ class LocalPlan:
         held = ledger.reserve(*where, self.per_round, planned_rounds=self.rounds, request=request)
         return Opened(task, *records(task.read), held)
 
-    def _release(self, total: Tensor) -> Tensor:
+    def _release(self, total: Array) -> Array:
         return noisy_mean(
             total, noise_multiplier=self.noise_multiplier, clip_norm=self.clip_norm, batch_size=self.batch_size
         )

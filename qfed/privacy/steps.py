@@ -23,8 +23,8 @@ from qfed.privacy.rounds import Opened
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Sample = Callable[[], Array]
 """Which records enter a step: ascending places in all sites' records, one after the other."""
-Release = Callable[[Tensor], Tensor]
-"""Sums (K, P) -> gradients (K, P) for the optimiser."""
+Release = Callable[[Array], Array]
+"""Sums (K, P) -> gradients (K, P) for the optimiser; may overwrite them."""
 
 _ELEMENTWISE = (
     torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad,
@@ -66,7 +66,7 @@ def train_sites(
         parts = [part for row in rows for part in row]
         cut = lambda gradient: [piece for row in gradient for piece in _pieces(row, shapes)]  # noqa: E731
     for _ in range(steps):
-        for part, gradient in zip(parts, cut(release(sums(weights, sample()))), strict=True):
+        for part, gradient in zip(parts, cut(torch.from_numpy(release(sums(weights, sample())))), strict=True):
             part.grad = gradient
         for each in optimizers:
             each.step()
@@ -116,17 +116,17 @@ class _Stack:
             fill = [(np.zeros((1, *v.shape[1:]), v.dtype)) for v in pairs[0]]
             self._x, self._y = (np.concatenate([*(pair[i] for pair in pairs), fill[i]]) for i in (0, 1))
 
-    def __call__(self, rows: Tensor, chosen: Array) -> Tensor:
+    def __call__(self, rows: Tensor, chosen: Array) -> Array:
         weights = rows.numpy()
         if len(weights) == 1:
-            return torch.from_numpy(self._sum(weights, chosen[None], None))
+            return self._sum(weights, chosen[None], None)
         ends = np.searchsorted(chosen, self._bounds)
         most = int(np.diff(ends).max())
         some = max(1, _STACK_NUMBERS // max(1, most * self._chain.size))
         parts = [
             self._some(weights[k : k + some], chosen, ends[k : k + some + 1]) for k in range(0, len(weights), some)
         ]
-        return torch.from_numpy(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _some(self, weights: Array, chosen: Array, ends: Array) -> Array:
         counts = np.diff(ends)
@@ -149,7 +149,7 @@ class _Hooks:
         self._model, self._loss, self._records, self._clip_norm = model, loss, records, clip_norm
         self._bounds = np.cumsum([0, *(len(y) for _, y in records)])
 
-    def __call__(self, rows: Tensor, chosen: Array) -> Tensor:
+    def __call__(self, rows: Tensor, chosen: Array) -> Array:
         ends = np.searchsorted(chosen, self._bounds)
         found = []
         for k, (x, y) in enumerate(self._records):
@@ -159,4 +159,4 @@ class _Hooks:
                 found.append(hooks.plain_sum(self._model, self._loss, x[mine], y[mine]))
             else:
                 found.append(hooks.clipped_sum(self._model, self._loss, x[mine], y[mine], self._clip_norm))
-        return torch.stack(found)
+        return torch.stack(found).numpy()
