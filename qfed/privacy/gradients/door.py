@@ -88,6 +88,8 @@ def stacked_sum(
 
     `fill` says what of (K, B) are records; without `clip_norm` gradients are summed as they are.
     """
+    if not x.shape[1]:
+        return np.zeros(flat.shape, flat.dtype)
     with np.errstate(all="ignore"):  # as torch: what is not finite is seen to where it counts
         out, tape = chain.forward(x, flat, fill)
         slope = _slope(loss, out, y)

@@ -90,8 +90,8 @@ class _Proxy(fx.Proxy):
 
 class _Tracer(fx.Tracer):
     def __init__(self, example: Tensor) -> None:
-        super().__init__()
-        self._input = example
+        super().__init__(autowrap_modules=())  # else `math` is patched while circuits are compiled
+        self._input, self._call = example, nn.Module.__call__
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in rules.MODULES or super().is_leaf_module(m, module_qualified_name)
@@ -120,7 +120,12 @@ class _Tracer(fx.Tracer):
                 raise Unknown("its forward pass takes more than one argument")
             node.meta["example"] = self._input
         elif kind != "output":
-            node.meta["example"] = self._run(node)
+            traced = nn.Module.__call__
+            nn.Module.__call__ = self._call  # type: ignore[method-assign]  what runs now is not to be traced
+            try:
+                node.meta["example"] = self._run(node)
+            finally:
+                nn.Module.__call__ = traced  # type: ignore[method-assign]
         return proxy
 
     def _run(self, node: rules.Node) -> Any:
@@ -137,7 +142,7 @@ class _Tracer(fx.Tracer):
         elif name in rules.MOVES:
             node.meta["batch"] = rules.MOVES[name](node)[1]
         if module is not None:
-            return module.forward(*args, **kwargs)  # not by calling it, which would be traced
+            return module(*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         return node.target(*args, **kwargs)
