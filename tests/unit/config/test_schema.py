@@ -13,11 +13,7 @@ from qfed.config import CategoricalColumn, DataConfig, ModelConfig, NumericColum
 from qfed.config.section import Section
 
 SECTIONS = sorted(
-    {
-        value
-        for value in vars(qfed.config).values()
-        if inspect.isclass(value) and issubclass(value, Section)
-    },
+    {value for value in vars(qfed.config).values() if inspect.isclass(value) and issubclass(value, Section)},
     key=lambda section: section.__name__,
 )
 
