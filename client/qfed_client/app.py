@@ -66,12 +66,12 @@ def prepare_round(deliveries: Sequence[tuple[Message, Context]]) -> None:
 
 def _answer(message: Message, context: Context, work: Callable[[Site], wire.Fields]) -> Message:
     try:
-        folder = site_folder(context)
+        folder, simulated = site_folder(context), "qfed-site" not in context.node_config
         if context.run_config.get("qfed-warm") == "yes":
             if folder not in _open:
-                _open[folder] = Site(folder)
+                _open[folder] = Site(folder, simulated=simulated)
             return Message(wire.pack(work(_open[folder])), reply_to=message)
-        site = Site(folder)
+        site = Site(folder, simulated=simulated)
         try:
             return Message(wire.pack(work(site)), reply_to=message)
         finally:

@@ -11,6 +11,7 @@ runs/RUN.toml     configurations of the runs it agreed to
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -28,14 +29,19 @@ from qfed.secagg import ClientSession, ClientStore, Federation, Identity, encode
 
 
 class Site:
-    """A site's folder, opened. Keep it open between messages only where no other process serves the same folder."""
+    """A site's folder, opened. Keep it open between messages only where no other process serves the same folder.
 
-    def __init__(self, folder: Path) -> None:
+    A `simulated` site does not wait for the disk: its state survives the process, but not a loss of power.
+    """
+
+    def __init__(self, folder: Path, *, simulated: bool = False) -> None:
         self.folder = folder
         self.config: SiteConfig = load_site(folder / "site.toml")
         self._federation = Federation.load(folder / "federation.json")
-        self._store = ClientStore(folder / "secagg.db")
-        self._ledger = Ledger(folder / "ledger.db", Limits(self.config.policy.epsilon, self.config.policy.delta))
+        limits = Limits(self.config.policy.epsilon, self.config.policy.delta)
+        self._store = ClientStore(folder / "secagg.db", durable=not simulated)
+        self._ledger = Ledger(folder / "ledger.db", limits, durable=not simulated)
+        self._threads = 1 if simulated else os.cpu_count() or 1  # a simulation has a site or more for each core
         self._sessions: dict[str, ClientSession] = {}
         self._runs: dict[str, RunConfig] = {}
         self._opened: tuple[tuple[str, int], Callable[[], SiteData]] | None = None
@@ -103,7 +109,9 @@ class Site:
 
     def _session(self, run: str) -> ClientSession:
         if run not in self._sessions:
-            self._sessions[run] = ClientSession(self._identity, self._federation, self._store, run)
+            self._sessions[run] = ClientSession(
+                self._identity, self._federation, self._store, run, threads=self._threads
+            )
         return self._sessions[run]
 
     def protocol(self, run: str, body: bytes) -> bytes:

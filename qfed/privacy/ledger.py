@@ -58,9 +58,13 @@ _COLUMNS = (
 
 
 class Ledger:
-    """The ledger at `path`, made on first use (0600); several processes may use one file."""
+    """The ledger at `path`, made on first use (0600); several processes may use one file.
 
-    def __init__(self, path: Path | str, limits: Limits) -> None:
+    One that is not `durable` may lose its last rounds with the power, not with the process: for the sites of a
+    simulation only.
+    """
+
+    def __init__(self, path: Path | str, limits: Limits, *, durable: bool = True) -> None:
         self.path, self.limits = Path(path), limits
         if not self.path.exists():
             os.close(os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -73,8 +77,8 @@ class Ledger:
             tables = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             if (version or tables) and version != _VERSION:
                 raise sqlite3.DatabaseError(f"its format is version {version}, this is qfed's version {_VERSION}")
+            self._database.execute(f"PRAGMA synchronous={'FULL' if durable else 'OFF'}")
             self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
             if version != _VERSION:
                 self._database.executescript(_SCHEMA)
         except sqlite3.DatabaseError as error:

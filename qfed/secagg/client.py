@@ -131,10 +131,13 @@ class ClientSession:
                     f"{vector.dtype}; encode the update with the layout of this run",
                 )
             keys = [bytes(state.keys[at : at + KEY_SIZE]) for at in range(0, len(state.keys), KEY_SIZE)]
-            masked = np.array(vector, dtype=dtype, order="C")
-            add_streams(masked, self._streams(state, place, keys), threads=self._threads)
+            masked = np.empty(message.size, dtype)
+            add_streams(masked, self._streams(state, place, keys), start=vector, threads=self._threads)
             step.dirty = True
-            reply = sign_reply(self.identity, place, UploadRequest.KIND, state.view, step.mark, masked.data.cast("B"))
+            body = masked.data.cast("B")
+            reply = sign_reply(
+                self.identity, place, UploadRequest.KIND, state.view, step.mark, body, threads=self._threads
+            )
             step.burn_label(place, message.size, reply)
         return reply
 
@@ -210,10 +213,10 @@ class ClientSession:
         policy = self.federation.policy
         with self._store.transaction() as step:
             state = self._installed(step, place, message)
-            known = step.label(place)
-            if known is not None and known[0] != message.size:
+            size = step.label_size(place)
+            if size not in (None, message.size):
                 raise SecAggRefused(
-                    Reason.SIZE_MISMATCH, f"this site's upload has size={known[0]}, the request says {message.size}"
+                    Reason.SIZE_MISMATCH, f"this site's upload has size={size}, the request says {message.size}"
                 )
             shares = self._fix_answer(step, place, state, message.survivors, message.lost, message.size)
             dealt = client_setup.dealt_keys(step, place)
@@ -223,7 +226,7 @@ class ClientSession:
             add_streams(total, self._streams(state, place, keys), threads=self._threads)
             body = UnmaskBody(total.data.cast("B"), shares).encode()
             about = about_answer(state.view, message.survivors, message.lost, message.size)
-            return sign_reply(self.identity, place, UnmaskRequest.KIND, about, step.mark, body)
+            return sign_reply(self.identity, place, UnmaskRequest.KIND, about, step.mark, body, threads=self._threads)
 
     def _recover(self, message: RecoveryRequest) -> bytes:
         place = self._place(message)

@@ -31,7 +31,7 @@ from qfed.secagg.primitives import KemKey
 from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import NOTHING, Place, sign_reply
 from qfed.secagg.store import EpochRecord, Transaction
-from qfed.secagg.transcript import Bundle, build_transcript, check_enough, open_bundles, openers
+from qfed.secagg.transcript import Bundle, build_transcript, check_enough, open_bundles
 
 
 def hello(step: Transaction, identity: Identity, federation: Federation, place: Place) -> bytes:
@@ -205,7 +205,7 @@ def _check_view(federation: Federation, record: EpochRecord, view: CommonView, m
         raise SecAggRefused(Reason.BAD_TRANSCRIPT, "this site is asked to take part in a transcript without it")
     if view.digests[transcript.sites.index(me)] != primitives.digest("bundle", record.bundle):
         raise SecAggRefused(Reason.KEM_KEY_SWAPPED, "the bundle shown as this site's is not the one it sent")
-    _check_revealed(federation, record, me, openers(federation, transcript.sites, view.digests), list(view.digests))
+    _check_revealed(federation, record, me, transcript.openers, list(view.digests))
     if record.transcript not in (b"", transcript.digest):
         raise SecAggRefused(Reason.SPLIT_TRANSCRIPT, "this member dealt keys for another transcript of the epoch")
     if record.confirmed not in (b"", view.digest):

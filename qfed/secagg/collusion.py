@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cache
 
 from qfed.secagg.reasons import Reason, SecAggMisuse
 
@@ -59,6 +60,7 @@ def _log2(value: int) -> float:
     return math.log2(value >> shift) + shift
 
 
+@cache
 def recommended_size(sites: int) -> tuple[int, int, int]:
     """Return (L, d, m) for a federation: a fifth of the sites may be away, a tenth (or more) may collude.
 

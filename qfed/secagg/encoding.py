@@ -1,13 +1,18 @@
 """Real values to ring integers and back: the only form in which an update, a weight or a metric leaves a site.
 
-    enc(x) = floor(x * scale + u),  u ~ Uniform[0, 1)          E[enc(x)] = x * scale  (stochastic rounding)
+    enc(x) = nearest integer to x * scale + u,  u ~ Uniform(-1/2, 1/2)      (stochastic rounding)
+    |E[enc(x)] - x * scale| <= 2^-32,   |enc(x) - x * scale| < 1 surely
     |decode(sum_i enc(x_i)) - sum_i x_i| < s / scale           for s survivors, surely, per coordinate
+
+u is an odd multiple of 2^-32 from the key stream of 32 bytes that the generator gives: a quarter of the time that the
+generator would take for as many numbers itself.
 
 Values outside [-bound, bound], NaN and infinities are refused, never clipped: clipping belongs to privacy, before
 the noise. A block of scale 1 carries integers exactly. Rounding is not a secret, so its generator is the caller's
 and seeded: two runs of one seed give equal aggregates.
 
-Shapes  values {block name: (size,)} -> (layout.size,) of policy.dtype      Cost  O(size)
+Shapes  values {block name: (size,)} -> (layout.size,) of policy.dtype
+Cost    O(size), 2 ns a coordinate, in stretches that stay in the cache
 Errors  SecAggMisuse: NOT_FINITE, OUT_OF_RANGE, OVERWEIGHT (block "weight"), RING_OVERFLOW, LAYOUT_MISMATCH;
         SecAggRefused(AGGREGATE_OUT_OF_RANGE) when a sum lies where no honest sum can.
 """
@@ -28,7 +33,7 @@ from qfed.secagg.policy import Policy, check_ring
 from qfed.secagg.reasons import Reason, SecAggMisuse, SecAggRefused
 
 WEIGHT = "weight"
-_CHUNK = 1 << 16
+_CHUNK = primitives.STRETCH // 4  # coordinates whose roundings one stretch of the key stream decides
 
 
 @dataclass(frozen=True)
@@ -104,24 +109,48 @@ def encode(
         raise _mismatch(f"values hold exactly the blocks {[b.name for b in layout.blocks]}, got {sorted(values)}")
     vector = np.empty(layout.size, policy.dtype)
     signed = vector.view(np.dtype("<i4" if policy.ring_bits == 32 else "<i2"))
+    rounding = _Rounding(rng)
+    scaled = np.empty(min(layout.size, _CHUNK))
     at = 0
     for block in layout.blocks:
         x = np.asarray(values[block.name])
         if x.shape != (block.size,):
             raise _mismatch(f"block={block.name} has shape ({block.size},), got {x.shape}")
         for begin in range(0, block.size, _CHUNK):
-            part = x[begin : begin + _CHUNK].astype(np.float64)
-            greatest = _check_values(block, part, begin) * block.scale
-            part *= block.scale
+            values_here = x[begin : begin + _CHUNK]
+            greatest = _check_values(block, values_here, begin) * block.scale
+            part = scaled[: len(values_here)]
+            np.multiply(values_here, block.scale, out=part, dtype=np.float64)
             if block.scale != 1.0 or not np.array_equal(part, np.rint(part)):
-                part += rng.random(len(part))
-                np.floor(part, out=part)
+                rounding.apply(part)
                 if greatest + 1 > block.magnitude:
                     # A value at the bound whose scaled form rounds up in floating point stays at the magnitude.
                     np.clip(part, -block.magnitude, block.magnitude, out=part)
             signed[at + begin : at + begin + len(part)] = part  # integers by now, within the ring by `check`
         at += block.size
     return vector
+
+
+class _Rounding:
+    """Stochastic rounding in place, one stretch of a key stream at a time."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._stream = primitives.Stream(rng.bytes(primitives.KEY_SIZE))
+        self._stretch = 0
+        self._buffer = memoryview(bytearray(primitives.STRETCH + primitives.TAG))
+        self._offsets = np.empty(_CHUNK)
+
+    def apply(self, part: NDArray[np.float64]) -> None:
+        """Round (at most _CHUNK) reals to one of their two neighbours, up or down by chance."""
+        fresh = self._buffer[: 4 * len(part) + primitives.TAG]
+        self._stream.write(self._stretch, fresh)
+        self._stretch += 1
+        drawn = np.frombuffer(fresh, "<i4", count=len(part))
+        np.bitwise_or(drawn, 1, out=drawn)  # never -1/2, with which an integer could move
+        offsets = self._offsets[: len(part)]
+        np.multiply(drawn, 2.0**-32, out=offsets, dtype=np.float64)
+        np.add(part, offsets, out=part)
+        np.rint(part, out=part)
 
 
 def decode(layout: Layout, total: NDArray[Any], survivors: int) -> dict[str, NDArray[np.float64]]:
@@ -155,7 +184,7 @@ def decode(layout: Layout, total: NDArray[Any], survivors: int) -> dict[str, NDA
     return sums
 
 
-def _check_values(block: Block, part: NDArray[np.float64], begin: int) -> float:
+def _check_values(block: Block, part: NDArray[Any], begin: int) -> float:
     """Return the greatest magnitude of the values, if all may be encoded."""
     low, high = float(part.min()), float(part.max())  # NaN if any is, so one pass sees everything
     least = 0.0 if block.name == WEIGHT else -block.bound

@@ -95,8 +95,11 @@ class Identity:
         """Return both signatures of `message`."""
         return self.key.sign(message)
 
-    def save(self, path: Path | str) -> None:
-        """Write the identity to a new file that only its owner may read; never overwrite one."""
+    def save(self, path: Path | str, *, durable: bool = True) -> None:
+        """Write the identity to a new file that only its owner may read; never overwrite one.
+
+        With `durable` it is on the disk when this returns.
+        """
         text = json.dumps(
             {
                 "format": _FORMAT,
@@ -112,8 +115,9 @@ class Identity:
             raise _invalid(f"an identity is never overwritten, but path={path} exists; choose another") from error
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
 
     @classmethod
     def load(cls, path: Path | str) -> Self:

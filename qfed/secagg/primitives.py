@@ -1,31 +1,34 @@
-"""Every call into `cryptography`: what is used, with which parameters, and nothing else.
+"""Every primitive: what is used of `cryptography` (and of `blake3`), with which parameters, and nothing else.
 
     digest      SHA-256(len(domain) | domain | parts, each with its length)
     signature   Ed25519 (64 bytes) | ML-DSA-65 (3309 bytes) over the same message; both must verify
     seal        HPKE base mode, KEM.MLKEM768_X25519 (X-Wing), HKDF-SHA-256, AES-256-GCM
     derive      HKDF-Expand, SHA-256
     lock        AES-256-GCM with the zero nonce under a key that encrypts once
-    checksum    16 random bytes k | GMAC_k(body), AES-128: finds damage, not forgery (k is not secret)
-    stream      AES-256-CTR of zeros under a key that is used once (so the counter may begin at zero)
+    long digest BLAKE3-256 of a vector of megabytes: collision resistant as SHA-256, three times as fast
+    stream      AES-256-CTR of zeros under a key that makes one stream, in stretches of 128 KiB; stretch s begins at
+                the counter block 2^32 s + 2
 
 Sources: RFC 9180 and draft-ietf-hpke-pq (HPKE), FIPS 203 (ML-KEM), FIPS 204 (ML-DSA), RFC 8032, RFC 5869,
-SP 800-38A/D. Units: bytes throughout. Errors: SecAggRefused with the reason that the caller names.
+SP 800-38A/D, BLAKE3 (O'Connor et al. 2020). Units: bytes throughout.
+Errors: SecAggRefused with the reason that the caller names.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import struct
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
+from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import (
     AEAD,
@@ -40,17 +43,22 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from qfed.secagg.reasons import Reason, SecAggRefused
 
 KEY_SIZE = 32
-CHECKSUM_KEY = 16
+STRETCH = 1 << 17
+TAG = 16
 ED25519_SIGNATURE = 64
 MLDSA65_SIGNATURE = 3309
 SIGNATURE_SIZE = ED25519_SIGNATURE + MLDSA65_SIGNATURE
 MLKEM768_KEY = 1184
 KEM_KEY_SIZE = MLKEM768_KEY + 32
 KEM_SECRET_SIZE = 64 + 32
+KemPublic = MLKEM768X25519PublicKey
 _PROTOCOL = b"qfed-secagg-1 "
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 _SHA256 = hashes.SHA256()
+_length = struct.Struct(">Q").pack
+_SMALL = 1 << 16  # bytes up to which parts are joined before they are hashed
 _ZERO_NONCE = bytes(12)
+_ZEROS = memoryview(bytes(STRETCH))
 
 
 def random_key() -> bytes:
@@ -60,17 +68,28 @@ def random_key() -> bytes:
 
 def digest(domain: str, *parts: bytes | memoryview) -> bytes:
     """Return SHA-256 over the domain and the parts, each preceded by its length, so that no two inputs collide."""
-    tag = _PROTOCOL + domain.encode()
-    state = hashlib.sha256(len(tag).to_bytes(8, "big") + tag)
+    pieces, total = [_tag(domain)], 0
     for part in parts:
-        state.update(len(part).to_bytes(8, "big"))
-        state.update(part)
+        total += len(part)
+        pieces += (_length(len(part)), part)
+    if total <= _SMALL:
+        return hashlib.sha256(b"".join(pieces)).digest()
+    state = hashlib.sha256()
+    for piece in pieces:
+        state.update(piece)
     return state.digest()
 
 
-def derive(key: bytes, domain: str, *parts: bytes) -> bytes:
-    """Return 32 bytes of HKDF-Expand(key, domain | parts); every part has a fixed length or is the last."""
-    return HKDFExpand(_SHA256, KEY_SIZE, _PROTOCOL + domain.encode() + b"\0" + b"".join(parts)).derive(key)
+@cache
+def _tag(domain: str) -> bytes | memoryview:
+    """Return how a digest begins; domains are few and fixed."""
+    tag = _PROTOCOL + domain.encode()
+    return _length(len(tag)) + tag
+
+
+def derive(key: bytes, domain: str, *parts: bytes, size: int = KEY_SIZE) -> bytes:
+    """Return `size` bytes of HKDF-Expand(key, domain | parts); every part has a fixed length or is the last."""
+    return HKDFExpand(_SHA256, size, _PROTOCOL + domain.encode() + b"\0" + b"".join(parts)).derive(key)
 
 
 @dataclass(frozen=True)
@@ -165,7 +184,7 @@ class KemKey:
         )
 
 
-def kem_public(public: bytes) -> MLKEM768X25519PublicKey:
+def kem_public(public: bytes) -> KemPublic:
     """Parse a hybrid public key, else raise SecAggRefused(KEM_KEY_INVALID)."""
     try:
         if len(public) != KEM_KEY_SIZE:
@@ -178,7 +197,7 @@ def kem_public(public: bytes) -> MLKEM768X25519PublicKey:
         raise SecAggRefused(Reason.KEM_KEY_INVALID, f"a hybrid KEM key cannot be used: {error}") from error
 
 
-def seal(public: MLKEM768X25519PublicKey, info: bytes, plaintext: bytes) -> bytes:
+def seal(public: KemPublic, info: bytes, plaintext: bytes) -> bytes:
     """Return `plaintext` sealed to `public` under `info`: 1136 bytes more than it."""
     return _SUITE.encrypt(plaintext, public, info=info)
 
@@ -198,16 +217,24 @@ def unlock(key: bytes, ciphertext: bytes, context: bytes) -> bytes:
         ) from error
 
 
-def checksum(body: bytes | memoryview, key: bytes | None = None) -> bytes:
-    """Return k | GMAC_k(body), 32 bytes, with a fresh k unless `key` is that of a checksum to compare with.
+def long_digest(body: bytes | memoryview, threads: int = 1) -> bytes:
+    """Return BLAKE3-256 of `body` on up to `threads` cores: what binds a vector to its signed statement."""
+    return blake3(body, max_threads=threads).digest()
 
-    Twenty times faster than SHA-256 here, and what a vector of megabytes needs: damage is found with probability
-    1 - 2^-100 at any length. It is no authentication: who can alter the body and its checksum can make them agree.
+
+class Stream:
+    """The key stream of a key that makes no other: stretch s is AES-256-CTR of zeros from counter block 2^32 s + 2.
+
+    These are the ciphertext bytes of AES-256-GCM for 128 KiB of zeros under the nonce s, and so they are made:
+    OpenSSL runs CTR on wide vectors (VAES) inside GCM, but not by itself. The tag that follows them says nothing new
+    (it is a function of the stream) and is overwritten or dropped. At most 2^32 - 2 blocks fit between two nonces.
     """
-    key = os.urandom(CHECKSUM_KEY) if key is None else key
-    return key + AESGCM(key).encrypt(_ZERO_NONCE, b"", body)
 
+    __slots__ = ("_cipher",)
 
-def stream(key: bytes, block: int = 0) -> CipherContext:
-    """Return an AES-256-CTR encryptor from a 16-byte block on, under a key that makes one stream only."""
-    return Cipher(algorithms.AES(key), modes.CTR(block.to_bytes(16, "big"))).encryptor()
+    def __init__(self, key: bytes) -> None:
+        self._cipher = AESGCM(key)
+
+    def write(self, stretch: int, buffer: bytearray | memoryview) -> None:
+        """Fill `buffer` but for its last 16 bytes with the stretch's first bytes. Other threads run meanwhile."""
+        self._cipher.encrypt_into(stretch.to_bytes(12, "big"), _ZEROS[: len(buffer) - TAG], None, buffer)

@@ -6,8 +6,9 @@
 
     sum_{i in U} enc(x_i) = sum y_i - sum_{u answered} M_u - sum_{v lost} sum_{i in U} PRG(h_iv,r)   mod 2^w
 
-Uploads are added as they come: memory is one vector whatever the number of sites. Whatever a site sends that must
-not be accepted raises SecAggRefused and leaves that site out of the step, not the others.
+Uploads are added as they come: memory is one vector whatever the number of sites. On two cores a vector is hashed
+while its signatures are verified and while it is added; one that is not what was signed is taken off again. Whatever
+a site sends that must not be accepted raises SecAggRefused and leaves that site out of the step, not the others.
 
 Cost    an upload: one hash, one verification, one addition; a lost member: |U| * size * w / 8 bytes of AES-CTR
 Errors  SecAggRefused, SecAggMisuse(OUT_OF_ORDER, NOT_IN_ROSTER), QuorumLost
@@ -16,6 +17,7 @@ Errors  SecAggRefused, SecAggMisuse(OUT_OF_ORDER, NOT_IN_ROSTER), QuorumLost
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,12 +66,13 @@ class Requests(Mapping[str, bytes]):
 
 
 class ServerSession:
-    """One run of one federation, on the aggregator. `threads` is how many cores a recovery may use."""
+    """One run of one federation, on the aggregator. `threads` is how many cores it may use."""
 
     def __init__(self, federation: Federation, run: str, *, threads: int = 1) -> None:
         self.federation = federation
         self.run = run
         self.threads = threads
+        self.pool = ThreadPoolExecutor(1) if threads > 1 else None
         self._receipts: dict[str, Receipt] = {}
 
     def begin_epoch(self, epoch: int, sites: Iterable[str]) -> EpochSetup:
@@ -156,8 +159,7 @@ class ServerRound:
         if site in self._survivors:
             raise SecAggRefused(Reason.LABEL_REPEATED, f"site={site} has uploaded under this label already")
         with self._record(site):
-            body = self._open(UploadRequest.KIND, self._epoch.view, reply, site)
-            np.add(self._total, self._vector(body, site), out=self._total)
+            self._vector(self._open(UploadRequest.KIND, self._epoch.view, reply, site, self._add), site)
         self._survivors.add(site)
         self._epoch.installed.add(site)
 
@@ -271,16 +273,33 @@ class ServerRound:
             raise SecAggMisuse(Reason.OUT_OF_ORDER, "the survivors are fixed by unmask_requests, which comes first")
         return self._closed
 
-    def _open(self, subject: int, about: bytes, reply: bytes, site: str) -> memoryview:
-        body, receipt = open_reply(self._session.federation, self.place, subject, about, reply, site)
-        self._session.keep_receipt(site, receipt)
+    def _open(
+        self,
+        subject: int,
+        about: bytes,
+        reply: bytes,
+        site: str,
+        taken: Callable[[memoryview], Callable[[], object]] | None = None,
+    ) -> memoryview:
+        session = self._session
+        body, receipt = open_reply(
+            session.federation, self.place, subject, about, reply, site, pool=session.pool, taken=taken
+        )
+        session.keep_receipt(site, receipt)
         return body
 
+    def _add(self, body: memoryview) -> Callable[[], object]:
+        """Add a vector (of the size that is due) while it is still being hashed; return what takes it off again."""
+        if len(body) != self._total.nbytes:
+            return lambda: None
+        vector = np.frombuffer(body, self._policy.dtype)
+        np.add(self._total, vector, out=self._total)
+        return lambda: np.subtract(self._total, vector, out=self._total)
+
     def _vector(self, body: memoryview, site: str) -> NDArray[Any]:
-        if len(body) != self.size * self._policy.dtype.itemsize:
+        if len(body) != self._total.nbytes:
             raise SecAggRefused(
-                Reason.SIZE_MISMATCH,
-                f"site={site} is due {self.size * self._policy.dtype.itemsize} bytes, sent {len(body)}",
+                Reason.SIZE_MISMATCH, f"site={site} is due {self._total.nbytes} bytes, sent {len(body)}"
             )
         return np.frombuffer(body, self._policy.dtype)
 

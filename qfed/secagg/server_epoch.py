@@ -20,11 +20,20 @@ from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import Place, site_of
 from qfed.secagg.transcript import Bundle, Transcript
 
+Tree = list[list[bytes]]  # of hashes (merkle.py)
+
 
 class ServerEpoch:
     """A finished setup. `installed` are the names of the sites known to hold their keys."""
 
-    def __init__(self, federation: Federation, place: Place, common: bytes, setups: Mapping[int, SetupReply]) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        place: Place,
+        common: bytes,
+        setups: Mapping[int, SetupReply],
+        trees: Mapping[int, Tree] | None = None,
+    ) -> None:
         self.federation = federation
         self.place = place
         self.installed: set[str] = set()
@@ -32,7 +41,7 @@ class ServerEpoch:
         self._common = common
         self._setups = dict(setups)
         self._view: CommonView = open_common(federation, place, common)
-        self._trees = {
+        self._trees = trees or {
             member: dealing.check_deal(federation, self.transcript, member, body, self._setups[member])
             for member, body in zip(self.members, self._view.bodies, strict=True)
         }
@@ -45,9 +54,10 @@ class ServerEpoch:
         transcript: Transcript,
         bundles: tuple[Bundle, ...],
         nonces: tuple[bytes, ...],
-        setups: Mapping[int, SetupReply],
+        checked: Mapping[int, tuple[SetupReply, Tree]],
     ) -> Self:
         """Put together what every site must see from the verified parts of a setup."""
+        setups = {member: setup for member, (setup, _) in checked.items()}
         shown = set(transcript.openers)
         common = Common(
             transcript.sites,
@@ -56,7 +66,7 @@ class ServerEpoch:
             nonces,
             tuple(bytes(setups[member].header) for member in sorted(setups)),
         ).encode()
-        return cls(federation, place, common, setups)
+        return cls(federation, place, common, setups, {member: tree for member, (_, tree) in checked.items()})
 
     @property
     def epoch(self) -> int:

@@ -136,14 +136,13 @@ class EpochSetup:
         if transcript is None:
             raise SecAggMisuse(Reason.OUT_OF_ORDER, "a setup that lost its quorum cannot be finished; begin another")
 
-        def take(site: str, data: bytes) -> SetupReply:
+        def take(site: str, data: bytes) -> tuple[SetupReply, list[list[bytes]]]:
             reply = SetupReply.decode(data)
             body, _ = open_reply(
                 self._federation, self._place, SetupRequest.KIND, transcript.digest, reply.header, site
             )
             member = self._federation.index[site]
-            dealing.check_deal(self._federation, transcript, member, SetupBody.decode(body), reply)
-            return reply
+            return reply, dealing.check_deal(self._federation, transcript, member, SetupBody.decode(body), reply)
 
         drawn = [self._federation.roster[site].name for site in transcript.drawn]
         setups = self._collect(drawn, replies, take)
@@ -151,8 +150,8 @@ class EpochSetup:
             check_committee(self._federation, len(setups))
         except SecAggRefused as error:
             raise QuorumLost(f"{error}; begin epoch={self._place.epoch + 1} with the sites that are there") from error
-        by_index = {self._federation.index[site]: reply for site, reply in setups.items()}
-        return ServerEpoch.assemble(self._federation, self._place, transcript, self._bundles, self._nonces, by_index)
+        checked = {self._federation.index[site]: part for site, part in setups.items()}
+        return ServerEpoch.assemble(self._federation, self._place, transcript, self._bundles, self._nonces, checked)
 
     def _openers(self) -> list[str]:
         sites = [bundle.site for bundle in self._bundles]

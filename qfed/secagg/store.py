@@ -12,7 +12,7 @@ with ROLLBACK, and the way out is a new store (the site joins again at the next 
 cannot be used). A snapshot that restores both files in place is noticed by the receipt that the aggregator shows
 (statement.py); no local file can notice it.
 
-Cost    one commit and one small fsync a message; an upload of s bytes writes s + 4 KiB
+Cost    one commit and one small fsync a message; an upload of s bytes writes s + 4 KiB (twice: WAL and file)
 Errors  SecAggState: ROLLBACK, STORE_BUSY, STORE_CORRUPT
 """
 
@@ -37,7 +37,8 @@ CREATE TABLE IF NOT EXISTS epochs (federation BLOB, run TEXT, epoch INTEGER, kem
     revealed BLOB, transcript BLOB, dealt BLOB, setup BLOB, confirmed BLOB, installed BLOB,
     PRIMARY KEY (federation, run, epoch));
 CREATE TABLE IF NOT EXISTS labels (federation BLOB, run TEXT, epoch INTEGER, round INTEGER, size INTEGER NOT NULL,
-    upload BLOB, PRIMARY KEY (federation, run, epoch, round));
+    slot INTEGER, PRIMARY KEY (federation, run, epoch, round));
+CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY, size INTEGER NOT NULL, upload BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS answers (federation BLOB, run TEXT, epoch INTEGER, round INTEGER, size INTEGER NOT NULL,
     survivors BLOB NOT NULL, lost BLOB NOT NULL, PRIMARY KEY (federation, run, epoch, round));
 """
@@ -121,14 +122,24 @@ class Transaction:
         empty = ", ".join(f"{name}=x''" for name in _EPOCH_FIELDS if name != "installed")
         self._write(f"UPDATE epochs SET {empty}, installed=x'' {where}", key)  # noqa: S608
         self._write(f"DELETE FROM answers {where}", key)  # noqa: S608
-        self._write(f"UPDATE labels SET upload=NULL {where}", key)  # noqa: S608
+        self._write(f"UPDATE labels SET slot=NULL {where}", key)  # noqa: S608
+        self._write("DELETE FROM slots WHERE slot NOT IN (SELECT slot FROM labels WHERE slot IS NOT NULL)", ())
 
     def label(self, place: Place) -> tuple[int, bytes | None] | None:
         """Return (size, bytes sent or None when no longer kept) if the place's label is burnt."""
         row = self._database.execute(
-            "SELECT size, upload FROM labels WHERE federation=? AND run=? AND epoch=? AND round=?", _key(place)
+            "SELECT labels.size, upload FROM labels LEFT JOIN slots USING (slot) "
+            "WHERE federation=? AND run=? AND epoch=? AND round=?",
+            _key(place),
         ).fetchone()
         return None if row is None else (int(row[0]), row[1])
+
+    def label_size(self, place: Place) -> int | None:
+        """Return the size under which the place's label is burnt, without reading the bytes, or None."""
+        row = self._database.execute(
+            "SELECT size FROM labels WHERE federation=? AND run=? AND epoch=? AND round=?", _key(place)
+        ).fetchone()
+        return None if row is None else int(row[0])
 
     def latest_round(self, place: Place) -> int:
         """Return the highest round whose label is burnt in the place's epoch, or -1."""
@@ -138,12 +149,29 @@ class Transaction:
         return -1 if row[0] is None else int(row[0])
 
     def burn_label(self, place: Place, size: int, upload: bytes) -> None:
-        """Burn the place's label together with the bytes that it allows; a label burns once."""
-        self._write("INSERT INTO labels VALUES (?,?,?,?,?,?)", (*_key(place), size, upload))
+        """Burn the place's label together with the bytes that it allows; a label burns once.
+
+        The bytes overwrite those of a round that is no longer kept, in place where the size is the same: that is one
+        write of them, where a new row and the wiping of an old one are four.
+        """
         self._write(
-            "UPDATE labels SET upload=NULL WHERE federation=? AND run=? AND epoch=? AND round<=?",
+            "UPDATE labels SET slot=NULL WHERE federation=? AND run=? AND epoch=? AND round<=?",
             (*_key(place)[:3], place.round - _KEPT_UPLOADS),
         )
+        slot = self._keep(upload)
+        self._write("INSERT INTO labels VALUES (?,?,?,?,?,?)", (*_key(place), size, slot))
+
+    def _keep(self, upload: bytes) -> int:
+        """Write an upload over one that no label refers to, or beside the others; return where it is."""
+        free = self._database.execute(
+            "SELECT slot, size FROM slots WHERE slot NOT IN (SELECT slot FROM labels WHERE slot IS NOT NULL)"
+        ).fetchone()
+        if free is not None and free[1] == len(upload):
+            with self._database.blobopen("slots", "upload", free[0]) as blob:
+                blob.write(upload)
+            return int(free[0])
+        row = (None if free is None else free[0], len(upload), upload)
+        return int(self._database.execute("INSERT OR REPLACE INTO slots VALUES (?,?,?)", row).lastrowid or 0)
 
     def answer(self, place: Place) -> Answer | None:
         """Return what this member has answered in the place's round."""
@@ -178,9 +206,11 @@ def _key(place: Place) -> tuple[bytes, str, int, int]:
 
 
 class ClientStore:
-    """One site's store, at `path` (":memory:" for a simulation, which survives nothing).
+    """One site's store, at `path` (":memory:" for one that survives nothing).
 
-    `witness` is where the second file lies (default: PATH.witness). `on_write` is called with the name of each
+    `witness` is where the second file lies (default: PATH.witness). A store that is not `durable` survives the
+    process but not a loss of power, and has no witness: for the sites of a simulation only, whose thousand stores
+    would wait for the disk most of the time. `on_write` is called with the name of each
     point of a write ("begun", "written", "committed", "witnessed"), for tests that stop there.
     """
 
@@ -189,10 +219,12 @@ class ClientStore:
         path: Path | str,
         *,
         witness: Path | str | None = None,
+        durable: bool = True,
         on_write: Callable[[str], None] = lambda point: None,
     ) -> None:
         self._path = None if str(path) == ":memory:" else Path(path)
-        self._witness = None if self._path is None else Path(witness or f"{path}.witness")
+        self._durable = durable
+        self._witness = Path(witness or f"{path}.witness") if self._path is not None and durable else None
         self._on_write = on_write
         self._lock = threading.RLock()
         self._witnessed = 0
@@ -220,10 +252,10 @@ class ClientStore:
     def _open(self) -> StoreMark:
         execute = self._database.execute
         execute("PRAGMA page_size=16384")  # an upload is megabytes: fewer pages, half the time
+        execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
         if self._path is not None:
             execute("PRAGMA locking_mode=EXCLUSIVE")
             execute("PRAGMA journal_mode=WAL")
-        execute("PRAGMA synchronous=FULL")
         execute("PRAGMA secure_delete=ON")
         execute("BEGIN IMMEDIATE")
         for statement in _SCHEMA.strip().split(";\n"):

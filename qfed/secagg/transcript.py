@@ -42,6 +42,11 @@ class Bundle:
     def digest(self) -> bytes:
         return primitives.digest("bundle", self.data)
 
+    @cached_property
+    def public(self) -> primitives.KemPublic:
+        """The KEM key, parsed (once: a process that holds many sites seals to it from each member)."""
+        return primitives.kem_public(self.kem)
+
 
 @dataclass(frozen=True)
 class _Case:
@@ -67,9 +72,9 @@ def open_bundle(federation: Federation, place: Place, data: bytes, site: str | N
             ) from error
         raise
     hello = HelloBody.decode(body)
-    kem = bytes(hello.kem)
-    primitives.kem_public(kem)
-    return Bundle(index, bytes(data), kem, hello.commitment)
+    bundle = Bundle(index, bytes(data), bytes(hello.kem), hello.commitment)
+    _ = bundle.public  # refused here if it cannot be used
+    return bundle
 
 
 def open_bundles(federation: Federation, place: Place, bundles: Sequence[bytes]) -> tuple[Bundle, ...]:

@@ -5,6 +5,7 @@ Both channels send the same encoded integers, so a run gives the same model with
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,7 +68,7 @@ class SecureChannel:
 
     def __init__(self, exchange: Exchange, federation: Federation, run: str) -> None:
         self._exchange, self._federation, self._run = exchange, federation, run
-        self._session = ServerSession(federation, run)
+        self._session = ServerSession(federation, run, threads=os.cpu_count() or 1)
         self._epoch: ServerEpoch | None = None
         self._first_round = 0
         self._absent: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +11,7 @@ from scipy import stats
 from secagg_lab import RUN, Lab, Vector, identity, make_federation, names, reason_of
 
 from qfed.errors import QuorumLost
-from qfed.secagg import ClientSession, Reason, SecAggMisuse, ServerEpoch, dealing, shamir
+from qfed.secagg import ClientSession, Reason, SecAggMisuse, ServerEpoch, dealing, primitives, shamir
 from qfed.secagg.dealing import mask_key, stream_key
 from qfed.secagg.masking import add_streams
 from qfed.secagg.messages import (
@@ -715,6 +715,41 @@ def test_the_aggregator_refuses_replies_that_are_not_what_it_asked() -> None:
         step.add_recovery(name, shares[name])
     assert reason_of(step.result) is Reason.SHARES_TOO_FEW
     step.add_recovery(first, shares[first])
+    assert np.array_equal(step.result().total, np.sum(list(vectors.values()), axis=0, dtype=np.uint32))
+
+
+def altered(reply: bytes, statement: bool) -> Iterator[bytes]:
+    """The reply with a body of the attacker's; `statement` recomputes the digest in it too, which nobody has signed."""
+    parts = Reply.decode(reply)
+    body = bytes(parts.body)
+    for other in (flip(body, 0), flip(body, len(body) // 2), flip(body, len(body) - 1), bytes(len(body)), body[:-4]):
+        said = Statement.decode(parts.statement)
+        if statement:
+            said = replace(said, body=primitives.long_digest(other))
+        yield Reply(said.encode(), bytes(parts.signature), other).encode()
+
+
+def test_a_vector_altered_on_the_way_is_refused_whatever_is_recomputed() -> None:
+    """Uploads and sums of masks are bound by a digest under both signatures, not by a checksum that anyone can make."""
+    server = AttackersServer()
+    lab, epoch = server.lab, server.epoch()
+    vectors = lab.vectors(16)
+    step = lab.server.begin_round(epoch, 0, 16)
+    for name, request in step.upload_requests().items():
+        reply = lab.sites[name].upload(request, vectors[name])
+        for forged in altered(reply, statement=False):
+            assert reason_of(lambda n=name, f=forged: step.add_upload(n, f)) is Reason.BODY_TAMPERED
+        for forged in altered(reply, statement=True):
+            assert reason_of(lambda n=name, f=forged: step.add_upload(n, f)) is Reason.SIGNATURE_BAD
+        step.add_upload(name, reply)
+    for name, request in step.unmask_requests().items():
+        reply = lab.sites[name].handle(request)
+        for forged in altered(reply, statement=False):
+            assert reason_of(lambda n=name, f=forged: step.add_unmask(n, f)) is Reason.BODY_TAMPERED
+        for forged in altered(reply, statement=True):
+            assert reason_of(lambda n=name, f=forged: step.add_unmask(n, f)) is Reason.SIGNATURE_BAD
+        step.add_unmask(name, reply)
+    step.recovery_requests()
     assert np.array_equal(step.result().total, np.sum(list(vectors.values()), axis=0, dtype=np.uint32))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from qfed.secagg import Block, Layout, Policy, encode, merkle, primitives
+from qfed.secagg import Block, Layout, Policy, encode, merkle, primitives, shamir
 from qfed.secagg.answers import about_answer
 from qfed.secagg.dealing import mask_key, share_digest, stream_key
 from qfed.secagg.identity import Identity
@@ -146,6 +146,8 @@ def derived() -> dict[str, Any]:
     h = mask_key(key, tr, 5)
     stream = np.zeros(8, "<u4")
     add_streams(stream, [stream_key(h, view)])
+    long = np.zeros(primitives.STRETCH // 4 + 8, "<u4")
+    add_streams(long, [stream_key(h, view)])
     policy = Policy.recommended("golden", 5, max_weight=3)
     layout = Layout((Block("counts", 3, 100, 1.0), Block("halves", 2, 1.0, 32767.0), Block("weight", 1, 3, 1.0)))
     values = {"counts": np.array([0.0, -100, 42]), "halves": np.array([1.0, -1.0]), "weight": np.array([3.0])}
@@ -156,6 +158,9 @@ def derived() -> dict[str, Any]:
         "mask_key": h.hex(),
         "stream_key": stream_key(h, view).hex(),
         "stream_u32": [int(v) for v in stream],
+        "stream_second_stretch_u32": [int(v) for v in long[-8:]],
+        "long_digest": primitives.long_digest(bytes(range(256)) * 1024).hex(),
+        "opened_secret": shamir.combine({0: F, 1: D, 4: V}, 3).hex(),
         "share_digest": share_digest(tr, 1, 2, 3, D).hex(),
         "about_answer": about_answer(view, (0, 2, 3), (1,), 10).hex(),
         "merkle_root": tree[-1][0].hex(),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_runs import RUN, Lab, charges, kind_of, small
 
-from qfed._flower import Message
+from qfed._flower import Context, Message, RecordDict, assume_identity
 from qfed.config import RunConfig, load_site, replace, to_toml
 from qfed.errors import BudgetExhausted, ConfigError, DataError, LocalProtocolError, PolicyRefused, RemoteProtocolError
 from qfed.federation import wire
@@ -18,7 +18,7 @@ from qfed.federation.engine import InProcessGrid
 from qfed.federation.local import Learner
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import plan_for
-from qfed_client.app import SITE_FAILED, SITE_REFUSED
+from qfed_client.app import SITE_FAILED, SITE_REFUSED, app
 from qfed_client.site import Site
 from qfed_server.rounds import run_rounds
 
@@ -108,6 +108,20 @@ def test_a_later_refusal_does_not_undo_an_agreement(lab: Lab, site: Site) -> Non
             again.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
     finally:
         again.close()
+
+
+def test_only_a_simulated_site_does_not_wait_for_the_disk(lab: Lab) -> None:
+    """Which it is follows from the node's own configuration, not from anything that the aggregator sends."""
+    folder = lab.site(0)
+    assume_identity(1)
+    message = Message(wire.pack({"run": RUN, "body": b""}), 1, wire.SECAGG)
+    sites = {"qfed-sites": str(folder.parent)}
+    here: dict[str, bool | float | int | str] = {"partition-id": int(folder.name), "num-partitions": 5}
+    app(message, Context(1, 1, here, RecordDict(), dict(sites)))
+    assert not (folder / "secagg.db.witness").exists()
+    deployed = lab.site(1)
+    app(message, Context(1, 1, here | {"qfed-site": str(deployed)}, RecordDict(), dict(sites)))
+    assert (deployed / "secagg.db.witness").exists()
 
 
 @pytest.mark.parametrize("run", ["../x", "../runs/small", "/x", "a/b", "", ".", "a.b", "a b", "a\0b", "a\nb"])

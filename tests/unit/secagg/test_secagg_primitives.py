@@ -8,8 +8,10 @@ import os
 from pathlib import Path
 
 import cryptography_vectors
+import lagrange
 import numpy as np
 import pytest
+from Crypto.Util.number import isPrime
 from cryptography.hazmat.bindings._rust import openssl as rust_openssl
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PublicKey
@@ -50,19 +52,62 @@ def refused(call: object) -> Reason:
     return refusal.value.reason
 
 
+def stream(key: bytes, size: int, stretch: int = 0) -> bytes:
+    buffer = bytearray(size + primitives.TAG)
+    primitives.Stream(key).write(stretch, buffer)
+    return bytes(buffer[:size])
+
+
+def counter_mode(key: bytes, size: int, dtype: str = "u1") -> np.ndarray:
+    """The whole stream as SP 800-38A has it, each stretch from the counter block 2^32 s + 2."""
+    parts = []
+    for begin in range(0, size, primitives.STRETCH):
+        block = (begin // primitives.STRETCH << 32) + 2
+        cipher = Cipher(algorithms.AES(key), modes.CTR(block.to_bytes(16, "big"))).encryptor()
+        parts.append(cipher.update(bytes(min(primitives.STRETCH, size - begin))))
+    return np.frombuffer(b"".join(parts), dtype)
+
+
 def test_aes_256_ctr_is_that_of_rfc_3686() -> None:
+    """What the stream is held against below is counter mode as others have it."""
     for block in blocks("ciphers/AES/CTR/aes-256-ctr.txt"):
-        stream = primitives.stream(bytes.fromhex(block["KEY"]), int(block["IV"], 16))
-        assert stream.update(bytes.fromhex(block["PLAINTEXT"])) == bytes.fromhex(block["CIPHERTEXT"])
+        cipher = Cipher(algorithms.AES(bytes.fromhex(block["KEY"])), modes.CTR(bytes.fromhex(block["IV"])))
+        assert cipher.encryptor().update(bytes.fromhex(block["PLAINTEXT"])) == bytes.fromhex(block["CIPHERTEXT"])
 
 
-def test_the_stream_is_the_block_cipher_in_counter_mode_from_zero() -> None:
-    """Independent of the CTR implementation: AES-ECB of the counter, FIPS 197."""
+@pytest.mark.parametrize("size", [1, 16, 100, primitives.STRETCH - 1, primitives.STRETCH])
+@pytest.mark.parametrize("stretch", [0, 1, 2047])
+def test_the_stream_is_aes_256_in_counter_mode(size: int, stretch: int) -> None:
     key = bytes(range(32))
+    first = (stretch << 32) + 2
+    assert stream(key, size, stretch) == Cipher(
+        algorithms.AES(key), modes.CTR(first.to_bytes(16, "big"))
+    ).encryptor().update(bytes(size))
     block = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # noqa: S305
-    want = b"".join(block.update(i.to_bytes(16, "big")) for i in range(4))
-    assert primitives.stream(key).update(bytes(64)) == want
-    assert primitives.stream(key, 2).update(bytes(32)) == want[32:]
+    assert (
+        stream(key, min(size, 64), stretch)
+        == b"".join(block.update((first + i).to_bytes(16, "big")) for i in range(4))[: min(size, 64)]
+    )
+
+
+def test_no_counter_block_of_a_stream_comes_twice() -> None:
+    assert primitives.STRETCH // 16 + 2 < 2**32
+    halves = [stream(bytes(32), 1 << 12, stretch) for stretch in range(4)]
+    blocks_made = {half[at : at + 16] for half in halves for at in range(0, 1 << 12, 16)}
+    assert len(blocks_made) == 4 << 8
+
+
+def test_the_digest_of_a_vector_is_blake3s() -> None:
+    """The vectors of the BLAKE3 authors: bytes 0, 1, ..., 250, 0, ... of these lengths."""
+    pattern = bytes(i % 251 for i in range(102_400))
+    for size, want in (
+        (0, "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
+        (1, "2d3adedff11b61f14c886e35afa036736dcd87a74d27b5c1510225d0f592e213"),
+        (1024, "42214739f095a406f3fc83deb889744ac00df831c10daa55189b5d121c855af7"),
+        (102_400, "bc3e3d41a1146b069abffad3c0d44860cf664390afce4d9661f7902e7943e085"),
+    ):
+        assert primitives.long_digest(pattern[:size]).hex() == want
+        assert primitives.long_digest(memoryview(pattern)[:size], threads=2).hex() == want
 
 
 def test_hkdf_expand_is_rfc_5869s() -> None:
@@ -179,15 +224,28 @@ def test_digests_of_different_parts_differ() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(secret=st.binary(min_size=16, max_size=16), shape=st.sampled_from([(2, 3), (4, 5), (3, 3)]), seed=st.randoms())
-def test_any_threshold_of_shares_opens_the_secret(secret: bytes, shape: tuple[int, int], seed: object) -> None:
+@given(secret=st.integers(0, shamir.PRIME - 1), shape=st.sampled_from([(2, 3), (4, 5), (3, 3)]), seed=st.randoms())
+def test_any_threshold_of_shares_opens_the_secret(secret: int, shape: tuple[int, int], seed: object) -> None:
     threshold, holders = shape
-    shares = shamir.split(secret, threshold, holders)
+    hidden = secret.to_bytes(32, "big")
+    shares = shamir.split(hidden, threshold, holders)
+    assert {len(share) for share in shares} == {shamir.SHARE_SIZE}
     chosen = seed.sample(range(holders), threshold)  # type: ignore[attr-defined]
-    assert shamir.combine({h: shares[h] for h in chosen}, threshold) == secret
+    assert shamir.combine({h: shares[h] for h in chosen}, threshold) == hidden
+    points = {h + 1: int.from_bytes(shares[h], "big") for h in chosen}
+    assert lagrange.interpolate(points, shamir.PRIME) == secret  # the library's own
     assert refused(lambda: shamir.combine({0: shares[0]}, threshold)) is Reason.SHARES_TOO_FEW
-    wrong = {h: shares[h] for h in chosen} | {chosen[0]: bytes(16)}
-    assert shamir.combine(wrong, threshold) != secret
+    wrong = {h: shares[h] for h in chosen} | {chosen[0]: bytes(31) + b"\x01"}
+    assert shares[chosen[0]] == wrong[chosen[0]] or shamir.combine(wrong, threshold) != hidden
+
+
+def test_the_field_of_shares_is_that_of_the_greatest_prime_of_256_bits() -> None:
+    assert isPrime(shamir.PRIME)
+    assert not any(isPrime(candidate) for candidate in range(shamir.PRIME + 2, 2**256, 2))
+    secrets = {shamir.draw_secret() for _ in range(64)}
+    assert len(secrets) == 64
+    assert {len(secret) for secret in secrets} == {32}
+    assert max(int.from_bytes(secret, "big") for secret in secrets) > 2**250
 
 
 @given(count=st.integers(1, 40), data=st.data())
@@ -208,7 +266,7 @@ def test_a_path_proves_its_leaf_and_no_other(count: int, data: st.DataObject) ->
 
 
 @pytest.mark.parametrize("dtype", ["<u4", "<u2"])
-@pytest.mark.parametrize("size", [0, 1, 7, 16_384, 16_385, 100_003])
+@pytest.mark.parametrize("size", [0, 1, 7, 32_768, 32_769, 100_003])
 def test_streams_are_added_and_taken_off_exactly(dtype: str, size: int) -> None:
     keys = [bytes([k]) * 32 for k in range(3)]
     rng = np.random.default_rng(0)
@@ -217,7 +275,7 @@ def test_streams_are_added_and_taken_off_exactly(dtype: str, size: int) -> None:
     add_streams(vector, keys)
     want = start.copy()
     for key in keys:
-        want += np.frombuffer(primitives.stream(key).update(bytes(want.nbytes)), dtype)
+        want += counter_mode(key, want.nbytes, dtype)
     assert np.array_equal(vector, want)
     add_streams(vector, keys, negative=True)
     assert np.array_equal(vector, start)
@@ -229,4 +287,8 @@ def test_two_threads_make_the_same_streams(threads: int) -> None:
     one, more = np.zeros(1_000_001, np.uint32), np.zeros(1_000_001, np.uint32)
     add_streams(one, keys)
     add_streams(more, keys, threads=threads)
+    assert np.array_equal(one, more)
+    other = np.empty_like(one)
+    add_streams(other, keys, start=one, negative=True, threads=threads)
+    assert not other.any()
     assert np.array_equal(one, more)

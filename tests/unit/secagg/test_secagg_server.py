@@ -10,7 +10,7 @@ import pytest
 from secagg_lab import RUN, Lab, expected, identity, names
 
 from qfed.errors import QuorumLost
-from qfed.secagg import Reason, SecAggMisuse, ServerEpoch, shamir
+from qfed.secagg import Reason, SecAggMisuse, SecAggRefused, ServerEpoch, ServerSession, shamir
 from qfed.secagg.messages import EpochState, HelloRequest, Reply, RevealBody, RevealRequest, Statement
 from qfed.secagg.statement import Place, StoreMark, sign_reply
 from qfed.secagg.wire import check_name
@@ -37,6 +37,31 @@ def test_the_memory_of_a_round_does_not_grow_with_its_sites() -> None:
     tracemalloc.stop()
     assert max(held) - held[0] < size * 4 / 10
     assert step._total.nbytes == size * 4
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_vector_that_was_not_signed_leaves_the_sum_as_it_was(threads: int) -> None:
+    """On two cores a vector is added while it is hashed; one that turns out to be another's is taken off again."""
+    size = 300_000
+    lab = Lab.build(5)
+    lab.server = ServerSession(lab.federation, RUN, threads=threads)
+    epoch = lab.setup()
+    vectors = lab.vectors(size)
+    step = lab.server.begin_round(epoch, 0, size)
+    for site, request in step.upload_requests().items():
+        reply = lab.sites[site].upload(request, vectors[site])
+        before = step._total.copy()
+        for damaged in (reply[:-1] + bytes([reply[-1] ^ 1]), reply[:3000] + bytes([reply[3000] ^ 1]) + reply[3001:]):
+            with pytest.raises(SecAggRefused) as refusal:
+                step.add_upload(site, damaged)
+            assert refusal.value.reason in (Reason.BODY_TAMPERED, Reason.SIGNATURE_BAD)
+            assert np.array_equal(step._total, before)
+            assert site not in step.survivors
+        step.add_upload(site, reply)
+    for member, request in step.unmask_requests().items():
+        step.add_unmask(member, lab.sites[member].handle(request))
+    assert not step.recovery_requests()
+    assert np.array_equal(step.result().total, expected(vectors, lab.sites))
 
 
 def test_requests_are_made_when_they_are_looked_up() -> None:

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,63 @@ def test_only_the_last_uploads_are_kept_but_every_label() -> None:
             step.burn_label(Place(bytes(32), RUN, 1, round_), 8, b"bytes")
         known = [step.label(Place(bytes(32), RUN, 1, round_)) for round_ in range(5)]
     assert known == [(8, None), (8, None), (8, b"bytes"), (8, b"bytes"), None]
+
+
+def test_an_upload_overwrites_one_that_is_no_longer_kept(tmp_path: Path) -> None:
+    """Two uploads' room, whatever the number of rounds and their sizes; of those no longer kept nothing is left."""
+    path = tmp_path / "s.db"
+    store = ClientStore(path)
+    sizes = (50_000, 50_000, 50_000, 50_000, 60_000, 50_000, 60_000)
+    uploads = [bytes([round_ + 1]) * size for round_, size in enumerate(sizes)]
+    for round_, upload in enumerate(uploads):
+        place = Place(bytes(32), RUN, 1, round_)
+        with store.transaction() as step:
+            step.burn_label(place, len(upload), upload)
+            assert step.label(place) == (len(upload), upload)
+            assert step.label_size(place) == len(upload)
+            assert step.label_size(Place(bytes(32), RUN, 1, round_ + 1)) is None
+            if round_:
+                assert step.label(Place(bytes(32), RUN, 1, round_ - 1)) == (
+                    len(uploads[-1 + round_]),
+                    uploads[-1 + round_],
+                )
+    store.close()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT COUNT(*) FROM slots").fetchone() == (2,)
+    content = path.read_bytes()
+    assert [upload[:1000] in content for upload in uploads] == [False] * 5 + [True] * 2
+    store = ClientStore(path)
+    with store.transaction() as step:
+        step.forget_before(Place(bytes(32), RUN, 2))
+    store.close()
+    assert not any(upload[:1000] in path.read_bytes() for upload in uploads)
+
+
+def test_runs_that_share_a_store_keep_their_own_uploads() -> None:
+    store = ClientStore(":memory:")
+    with store.transaction() as step:
+        for round_ in range(3):
+            for run in ("a", "b"):
+                step.burn_label(Place(bytes(32), run, 1, round_), 1, f"{run}{round_}".encode())
+        kept = [step.label(Place(bytes(32), run, 1, round_)) for run in ("a", "b") for round_ in range(3)]
+    assert kept == [(1, None), (1, b"a1"), (1, b"a2"), (1, None), (1, b"b1"), (1, b"b2")]
+
+
+def test_a_simulated_sites_store_survives_its_process_without_a_witness(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    store = ClientStore(path, durable=False)
+    assert store._database.execute("PRAGMA synchronous").fetchone() == (0,)
+    write(store, 2)
+    store.close()
+    assert not path.with_name("s.db.witness").exists()
+    again = ClientStore(path, durable=False)
+    assert again.mark.counter == 2
+    again.close()
+    assert reopen(path) is Reason.ROLLBACK  # a deployed site does not take it over
+    usual = ClientStore(tmp_path / "t.db")
+    assert usual._database.execute("PRAGMA synchronous").fetchone() == (2,)
+    usual.close()
+    assert (tmp_path / "t.db.witness").exists()
 
 
 def test_a_snapshot_of_the_whole_machine_is_noticed_by_the_receipt(tmp_path: Path) -> None:
