@@ -6,12 +6,13 @@ Whatever goes wrong at a site stays there: the aggregator is told the type of th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qfed._flower import ClientApp, Context, Error, Message
 from qfed.errors import ConfigError, QfedError
 from qfed.federation import wire
+from qfed.federation.local import Job, Learner
 from qfed_client.site import Site
 
 log = logging.getLogger("qfed.site")
@@ -35,6 +36,32 @@ def close_sites() -> None:
     """Close every site that this process kept open."""
     while _open:
         _open.popitem()[1].close()
+
+
+def prepare_round(deliveries: Sequence[tuple[Message, Context]]) -> None:
+    """Train the sites of a simulation's round in one call, before each answers its own message.
+
+    Every site makes its own checks and charges its own ledger first; one that refuses or fails is left out here and
+    says so when its message comes. Only for sites that this process keeps open ("qfed-warm").
+    """
+    jobs: list[tuple[Learner, Job]] = []
+    for message, context in deliveries:
+        if context.run_config.get("qfed-warm") != "yes":
+            continue
+        try:
+            folder = site_folder(context)
+            if folder not in _open:
+                _open[folder] = Site(folder)
+            fields = wire.unpack(message, run=str, round=int, model=bytes, request=bytes)
+            model, request = bytes(fields["model"]), bytes(fields["request"])  # type: ignore[arg-type]
+            found = _open[folder].prepare(str(fields["run"]), int(fields["round"]), model, request)
+        except Exception as error:  # noqa: BLE001  the site meets it again, and answers with it
+            log.debug("a site is not trained ahead: %s: %s", type(error).__name__, error)
+        else:
+            if found is not None:
+                jobs.append(found)
+    for learner in {id(learner): learner for learner, _ in jobs}.values():
+        learner.train_ahead([job for mine, job in jobs if mine is learner])
 
 
 def _answer(message: Message, context: Context, work: Callable[[Site], wire.Fields]) -> Message:

@@ -12,7 +12,7 @@ runs/RUN.toml     configurations of the runs it agreed to
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from qfed.data import SiteData
 from qfed.errors import LocalProtocolError, PolicyRefused, RemoteProtocolError
 from qfed.federation import wire
 from qfed.federation.contribution import greatest_weight, layout_of, policy_of
-from qfed.federation.local import Learner, experiment_rng, learner_for
+from qfed.federation.local import Job, Learner, experiment_rng, learner_for
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, client_session, encode
 
@@ -45,6 +45,7 @@ class Site:
         self._threads = 1 if simulated else os.cpu_count() or 1  # a simulation has a site or more for each core
         self._sessions: dict[str, ClientSession | GroupedSession] = {}
         self._runs: dict[str, RunConfig] = {}
+        self._opened: tuple[tuple[str, int], Callable[[], SiteData]] | None = None
 
     def close(self) -> None:
         """Close the durable state."""
@@ -132,6 +133,28 @@ class Site:
         self._run(run)
         return self._session(run).handle(body)
 
+    def prepare(self, run: str, round: int, model: bytes, request: bytes) -> tuple[Learner, Job] | None:
+        """The training that `contribute` will do for this message, None when there is none to do.
+
+        Makes the checks of `contribute` that come before training, and raises what it would.
+        """
+        learner = learner_for(self._run(run))
+        session = self._session(run) if learner.config.secagg.mode == "on" else None
+        if session is not None:
+            session.round_of(request)
+            if session.cached_upload(request) is not None:
+                return None
+        vector = wire.vector_from_bytes(model, learner.parameters)
+        records = self._records(learner, run, round)
+        ledger = self._ledger if learner.config.privacy.mode != "off" else None
+        return learner, Job(vector, lambda: records().train, ledger, self.config.dataset, run, round)
+
+    def _records(self, learner: Learner, run: str, round: int) -> Callable[[], SiteData]:
+        """The records in a round, opened once by whoever asks first: training, after it has charged the ledger."""
+        if self._opened is None or self._opened[0] != (run, round):
+            self._opened = (run, round), cache(lambda: SiteData.load(self.folder / self.config.records, learner.schema))
+        return self._opened[1]
+
     def contribute(self, run: str, round: int, model: bytes, request: bytes, *, train: bool) -> bytes:
         """Train (or only evaluate) and return the encoded, masked vector of this round.
 
@@ -161,11 +184,8 @@ class Site:
         vector = wire.vector_from_bytes(model, learner.parameters)
         blocks: dict[str, np.ndarray] = {}
 
-        @cache
-        def records() -> SiteData:
-            # Opened by whoever asks first: when training that is the plan, after it has charged the ledger.
-            return SiteData.load(self.folder / self.config.records, learner.schema)
-
+        records = self._records(learner, run, round)
+        self._opened = None  # the round's records stay in memory no longer than its answer takes
         if train:
             private = config.privacy.mode != "off"
             update = learner.train(

@@ -114,6 +114,9 @@ class DataConfig(Section):
     """Dirichlet concentration for partition = "dirichlet"; smaller is more skewed."""
     column: str | None = None
     """The column whose values name the sites, for partition = "column" (a file's column; it is not a feature)."""
+    features: Literal["values", "gradient_histogram"] = "values"
+    """What a model gets of a record: its scaled values, or (square images) a histogram of gradient directions, which is
+    computed from the record alone and costs no privacy."""
     test_fraction: Fraction = 0.2
     """Share of every site's records held out at that site for evaluation."""
 

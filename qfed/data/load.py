@@ -5,6 +5,7 @@
     target       index of the class, or scaled like a numeric feature
 
 `low`, `high` and the categories come from the configuration (public knowledge); nothing is fitted to the records.
+With data.features = "gradient_histogram" these values are pixels, and the features are made of them (gradients).
 Values outside a range are clipped and counted; the count depends on private records, so it goes to this machine's log
 and nowhere else.    Cost O(N F)    Errors DataError, MissingExtra
 """
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qfed.config import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
-from qfed.data import embedded, table
+from qfed.data import embedded, gradients, table
 from qfed.data.records import Dataset, Records, Schema, Targets, Task
 from qfed.errors import ConfigError, DataError
 
@@ -33,6 +34,8 @@ def schema_of(config: DataConfig) -> Schema:
             features += [f"{column.name}={category}" for category in column.categories]
         else:
             features.append(column.name)
+    if config.features == "gradient_histogram":
+        features = list(gradients.names(len(features)))
     task: Task = "regression" if target.classes is None else "classification"
     ends = (target.low, target.high) if target.low is not None and target.high is not None else None
     return Schema(tuple(features), task, target.classes, target.name, ends)
@@ -44,7 +47,7 @@ def load(config: DataConfig) -> Dataset:
     if config.source in EMBEDDED:
         x, y = embedded.raw(config.source)
         scaled = [_scale(x[:, i], c, config.source) for i, c in enumerate(embedded.COLUMNS[config.source])]
-        return Dataset(schema, Records(np.stack(scaled, axis=1), y))
+        return Dataset(schema, Records(_features(scaled, config), y))
     columns, target = _layout(config)
     by_site = [config.column] if config.partition == "column" and config.column is not None else []
     data = table.read(config.source, [*(column.name for column in columns), target.name, *by_site])
@@ -53,7 +56,12 @@ def load(config: DataConfig) -> Dataset:
     if by_site:
         names = _present(data, by_site[0], data.text(by_site[0]), "say for every record which site it belongs to")
         site_of = names.astype(np.str_)
-    return Dataset(schema, Records(np.stack(parts, axis=1), _targets(data, target)), site_of)
+    return Dataset(schema, Records(_features(parts, config), _targets(data, target)), site_of)
+
+
+def _features(columns: list[npt.NDArray[np.float32]], config: DataConfig) -> npt.NDArray[np.float32]:
+    values = np.stack(columns, axis=1)
+    return gradients.gradient_histogram(values) if config.features == "gradient_histogram" else values
 
 
 def _layout(config: DataConfig) -> tuple[tuple[Column, ...], TargetColumn]:

@@ -1,7 +1,9 @@
 """The in-process engine: Flower's Grid over a ClientApp in this very process, without SuperLink or Ray.
 
 Every message is copied before it is handed over (mods may change what they get), a ClientApp that raises becomes an
-error reply, and a site told to fail does. Cost: one function call a message.
+error reply, and a site told to fail does. With `prepare` the app is shown all training messages of a round before the
+first is delivered, so that it can do together what the sites would do one after the other; each site still gets its own
+message and gives its own reply. Cost: one function call a message.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from qfed._flower import (
@@ -24,21 +26,29 @@ from qfed._flower import (
     assume_identity,
     name_message,
 )
+from qfed.federation import wire
 
 CLIENT_APP_RAISED = 2
 SITE_UNREACHABLE = 4
 
 Fails = Callable[[int, Message], bool]
+Prepare = Callable[[Sequence[tuple[Message, Context]]], None]
+"""The training messages of one round that will be delivered, each with its site's context."""
 
 
 class InProcessGrid(Grid):
     """Delivers to `sites` nodes, numbered by partition; `fails(index, message)` makes a site vanish for a message."""
 
     def __init__(
-        self, client_app: ClientApp, sites: int, run_config: dict[str, str], fails: Fails | None = None
+        self,
+        client_app: ClientApp,
+        sites: int,
+        run_config: dict[str, str],
+        fails: Fails | None = None,
+        prepare: Prepare | None = None,
     ) -> None:
         rng = random.Random(sites)
-        self._app, self._fails = client_app, fails
+        self._app, self._fails, self._prepare = client_app, fails, prepare
         self._run = Run.create_empty(rng.getrandbits(63))
         assume_identity(self._run.run_id)
         self._contexts: dict[int, Context] = {}
@@ -47,6 +57,9 @@ class InProcessGrid(Grid):
             node_id = rng.getrandbits(63)
             self._contexts[node_id] = Context(self._run.run_id, node_id, node, RecordDict(), dict(run_config))
         self._waiting: dict[str, Message] = {}
+        self._lost: dict[str, bool] = {}
+        """Messages that have met `fails`, and what it said; asked once for each."""
+        self._shown: set[str] = set()
 
     def set_run(self, run: Run) -> None:
         """Take another run's description."""
@@ -78,7 +91,7 @@ class InProcessGrid(Grid):
 
     def _deliver(self, message: Message) -> Message:
         context = self._contexts[message.metadata.dst_node_id]
-        if self._fails is not None and self._fails(int(context.node_config["partition-id"]), message):
+        if self._vanishes(message):
             reply = Message(Error(SITE_UNREACHABLE, "site unreachable"), reply_to=message)
         else:
             handed = Message(
@@ -92,11 +105,37 @@ class InProcessGrid(Grid):
         name_message(reply, uuid.uuid4().hex)
         return reply
 
+    def _vanishes(self, message: Message) -> bool:
+        name, context = message.metadata.message_id, self._contexts[message.metadata.dst_node_id]
+        if self._fails is None:
+            return False
+        if name not in self._lost:
+            self._lost[name] = self._fails(int(context.node_config["partition-id"]), message)
+        return self._lost[name]
+
+    def _show(self, first: Message) -> None:
+        """Let the app prepare `first` and every message like it that waits."""
+        about = first.metadata
+        if self._prepare is None or about.message_type != wire.TRAIN or about.message_id in self._shown:
+            return
+        alike = [
+            message
+            for message in [first, *self._waiting.values()]
+            if (message.metadata.message_type, message.metadata.group_id) == (about.message_type, about.group_id)
+        ]
+        self._shown = {message.metadata.message_id for message in alike}
+        reached = [message for message in alike if not self._vanishes(message)]
+        self._prepare([(message, self._contexts[message.metadata.dst_node_id]) for message in reached])
+
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Deliver the next of the messages and return its reply; nothing when all have been pulled."""
         wanted = set(message_ids)
         name = next((name for name in self._waiting if name in wanted), None)
-        return [] if name is None else [self._deliver(self._waiting.pop(name))]
+        if name is None:
+            return []
+        message = self._waiting.pop(name)
+        self._show(message)
+        return [self._deliver(message)]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, and pull until all replies are there."""
@@ -111,7 +150,8 @@ def run_in_process(
     server_config: dict[str, Any],
     client_config: dict[str, str],
     fails: Fails | None = None,
+    prepare: Prepare | None = None,
 ) -> None:
     """Run both apps to the end in this process; an exception of the ServerApp is raised here."""
-    grid = InProcessGrid(client_app, sites, client_config, fails)
+    grid = InProcessGrid(client_app, sites, client_config, fails, prepare)
     server_app(grid, Context(grid.run.run_id, 1, {}, RecordDict(), dict(server_config)))

@@ -8,9 +8,10 @@ Training goes through `privacy.plan`, which charges the ledger before the record
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,10 +20,29 @@ from torch import Tensor, nn
 
 from qfed.config import RunConfig
 from qfed.data import Records, Schema, schema_of
+from qfed.errors import QfedError
 from qfed.federation.contribution import LOSS_CAP, SQUARED_ERROR_CAP, Evaluation, bounded
 from qfed.models import build, flatten, loss, score, unflatten
 from qfed.privacy.ledger import Ledger
-from qfed.privacy.plan import Plan, plan_for
+from qfed.privacy.plan import Plan, Task, plan_for
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One site's round of training, as `Learner.train` takes it."""
+
+    vector: np.ndarray
+    read: Callable[[], Records]
+    ledger: Ledger | None
+    dataset: str
+    run: str
+    round: int
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Tells it from any other."""
+        account = None if self.ledger is None else self.ledger.path
+        return account, self.dataset, self.run, self.round, hashlib.sha256(self.vector.tobytes()).digest()
 
 
 @dataclass(frozen=True)
@@ -35,6 +55,8 @@ class Learner:
     plan: Plan
     start: np.ndarray
     """Parameters of the initial model, (P,) float32: the same at every site for the same seed."""
+    _ahead: dict[tuple[object, ...], np.ndarray | Exception] = field(default_factory=dict, repr=False)
+    """What `train_ahead` found, until its site asks for it."""
 
     @property
     def parameters(self) -> int:
@@ -57,21 +79,48 @@ class Learner:
         round: int,
     ) -> np.ndarray:
         """The bounded update of one round; BudgetExhausted before `read` is called when the ledger says no."""
-        unflatten(self.model, vector)
+        job = Job(vector, read, ledger, dataset, run, round)
+        outcome = self._ahead.pop(job.key, None)
+        if outcome is None:
+            (outcome,) = self.train_many([job])
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    def train_many(self, jobs: Sequence[Job]) -> list[np.ndarray | Exception]:
+        """`train` of many sites in one call, each from its own model and charged to its own ledger before its read."""
+        if not jobs:
+            return []
         self.model.train()
-        self.plan.train_round(
-            self.model,
-            loss(self.schema.task),
-            lambda: _tensors(read()),
-            optimizer=lambda parameters: _optimizer(self.config, parameters),
-            ledger=ledger,
-            dataset=dataset,
-            run=run,
-            round=round,
-            rng=experiment_rng(self.config.seed, dataset, round),
+        tasks = [
+            Task(
+                torch.from_numpy(np.array(job.vector, dtype=np.float32)), _reader(job.read), job.ledger, job.dataset,
+                job.run, job.round, experiment_rng(self.config.seed, job.dataset, job.round),
+            )
+            for job in jobs
+        ]  # fmt: skip
+        unflatten(self.model, jobs[0].vector)
+        receipts = self.plan.train_rounds(
+            self.model, loss(self.schema.task), tasks, optimizer=lambda held: _optimizer(self.config, held)
         )
-        delta = flatten(self.model).astype(np.float64) - vector.astype(np.float64)
-        return bounded(delta, self.config.secagg.update_clip)
+        return [
+            receipt if isinstance(receipt, Exception) else self._update(job.vector, task.weights.numpy())
+            for job, task, receipt in zip(jobs, tasks, receipts, strict=True)
+        ]
+
+    def train_ahead(self, jobs: Sequence[Job]) -> None:
+        """Train many sites now; `train` gives each its own result (or error) when it is asked with the same terms."""
+        self._ahead.clear()
+        keys = [job.key for job in jobs]
+        alone = [job for job, key in zip(jobs, keys, strict=True) if keys.count(key) == 1]
+        try:
+            outcomes = self.train_many(alone)
+        except QfedError as error:  # of the model, before anything was charged: the same for every site
+            outcomes = [error] * len(alone)
+        self._ahead.update(zip((job.key for job in alone), outcomes, strict=True))
+
+    def _update(self, vector: np.ndarray, trained: np.ndarray) -> np.ndarray:
+        return bounded(trained.astype(np.float64) - vector.astype(np.float64), self.config.secagg.update_clip)
 
     def evaluate(self, vector: np.ndarray, records: Records) -> Evaluation:
         """Sums over held-out records; each record's loss and squared error count up to their caps."""
@@ -105,6 +154,10 @@ def learner_for(config: RunConfig) -> Learner:
 def experiment_rng(seed: int, site: str, round: int) -> np.random.Generator:
     """Seeded randomness of one site in one round, for experiments (sampling without privacy, rounding)."""
     return np.random.default_rng([seed, zlib.crc32(site.encode()), round])
+
+
+def _reader(read: Callable[[], Records]) -> Callable[[], tuple[Tensor, Tensor]]:
+    return lambda: _tensors(read())
 
 
 def _tensors(records: Records) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,11 @@
 """Models: the hybrid classifier or regressor and its classical twin of equal size, built from the configuration."""
 
+from qfed.models.build import build
 from qfed.models.circuits import Circuit, circuit_of
-from qfed.models.hybrid import Hybrid, build
+from qfed.models.hybrid import Hybrid
 from qfed.models.objective import loss, score
 from qfed.models.own import load_circuit
+from qfed.models.plateau import warn_of_plateau
 from qfed.models.store import Model, load_model, save_model
 from qfed.models.twin import Twin
 from qfed.models.vector import flatten, unflatten
@@ -22,4 +24,5 @@ __all__ = [
     "save_model",
     "score",
     "unflatten",
+    "warn_of_plateau",
 ]

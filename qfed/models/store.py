@@ -29,7 +29,7 @@ from torch import nn
 
 from qfed.config import CIRCUITS, ModelConfig
 from qfed.errors import ConfigError, ShapeError
-from qfed.models.hybrid import build
+from qfed.models.build import build
 from qfed.models.objective import TASKS
 from qfed.models.vector import Vector, trainable, unflatten
 

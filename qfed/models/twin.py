@@ -34,6 +34,7 @@ class Hidden(nn.Module):
         reads = rest - bias - writes
         self.last_into = nn.Linear(reads, 1, bias=bias) if rest else None
         self.last_out = nn.Linear(1, writes, bias=False) if writes else None
+        self.unwritten = outputs - max(writes, 1)
 
     def forward(self, z: Tensor) -> Tensor:
         v = self._skip(z)
@@ -42,7 +43,7 @@ class Hidden(nn.Module):
         if self.last_into is not None:
             unit = torch.tanh(self.last_into(z[..., : self.last_into.in_features]))
             written = self.last_out(unit) if self.last_out is not None else unit
-            v = v + nn.functional.pad(written, (0, self.outputs - written.shape[-1]))
+            v = v + nn.functional.pad(written, (0, self.unwritten))
         return v
 
     def _skip(self, z: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ One step (DP-SGD, Abadi et al., CCS 2016), `local_steps` of them a round:
     S ~ Poisson(q),   g = (sum_{i in S} clip(grad_i, C) + N(0, (sigma C)^2 I)) / B,   optimiser step with g
 
 q, C, sigma and the denominator B (`training.batch_size`) come from the configuration, never from the number of records,
-which B would otherwise tell. Per-record gradients and clipping are Opacus'; its sampler (q = 1 / batches) and its noise
-are not used. The ledger is charged and synced to disk before `read` may open the records; a round that is asked for a
-second time gives the model of the first time, without reading anything.
+which B would otherwise tell. Per-record gradients and clipping follow Opacus' definitions (qfed.privacy.gradients); its
+sampler (q = 1 / batches), its optimiser and its noise are not used. The ledger is charged and synced to disk before
+`read` may open the records; a round that is asked for a second time gives the model of the first time, without reading
+anything.
 
 Shapes  x (N, F), y (N,)      Cost  one forward and backward of the sampled records a step
 Errors  BudgetExhausted, PolicyRefused from the ledger and ConfigError for the model, before anything is read
@@ -17,35 +18,24 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from qfed.config import RunConfig
-from qfed.errors import ConfigError, LocalProtocolError, ShapeError
+from qfed.errors import ConfigError, LocalProtocolError
 from qfed.privacy.accounting import Releases, calibrate, epsilon_of
-from qfed.privacy.clipping import NoisyOptimizer, per_record_gradients
+from qfed.privacy.clipping import noisy_mean
+from qfed.privacy.gradients import Array, Loss, check
 from qfed.privacy.ledger import Ledger
 from qfed.privacy.noise import poisson_sample
+from qfed.privacy.rounds import Opened, Read, Receipt, Task, only, records, train_all
+from qfed.privacy.steps import MakeOptimizer, flat, train_sites, write
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-Read = Callable[[], tuple[Tensor, Tensor]]
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """What a round took."""
-
-    steps: int
-    epsilon: float | None
-    """Spent by the data set in all, after this round; None without privacy."""
-    replayed: bool = False
-    """The round was over before: the model is that of the first time, nothing was read or charged."""
+__all__ = ["LocalPlan", "OpenPlan", "Plan", "Receipt", "Task", "plan_for"]
 
 
 class Plan(Protocol):
@@ -88,6 +78,12 @@ class Plan(Protocol):
         rng: np.random.Generator | None,
     ) -> Receipt:
         """Train `model` in place for one round; `loss` gives one value a record (B,), `rng` is for experiments only."""
+        ...
+
+    def train_rounds(
+        self, model: nn.Module, loss: Loss, tasks: Sequence[Task], *, optimizer: MakeOptimizer
+    ) -> list[Receipt | Exception]:
+        """`train_round` of many sites, each from its task's weights and in its ledger; `model` is scratch."""
         ...
 
 
@@ -157,20 +153,34 @@ class OpenPlan:
         rng: np.random.Generator | None,
     ) -> Receipt:
         """See Plan."""
-        if ledger is not None:
+        task = Task(flat(model), read, ledger, dataset, run, round, rng)
+        receipt = only(self.train_rounds(model, loss, [task], optimizer=optimizer))
+        write(model, task.weights)
+        return receipt
+
+    def train_rounds(
+        self, model: nn.Module, loss: Loss, tasks: Sequence[Task], *, optimizer: MakeOptimizer
+    ) -> list[Receipt | Exception]:
+        """See Plan."""
+
+        def train(sites: Sequence[Opened]) -> None:
+            drawn = [(site.task.rng, len(site.y)) for site in sites if site.task.rng is not None]
+            train_sites(
+                model, loss, sites, optimizer=optimizer, steps=self.local_steps, clip_norm=None,
+                sample=lambda: np.flatnonzero(np.concatenate([g.random(n) for g, n in drawn]) < self.sampling_rate),
+                release=lambda total: total / self.batch_size,
+            )  # fmt: skip
+
+        return train_all(tasks, open=self._open, train=train, close=lambda _: Receipt(self.local_steps, None))
+
+    def _open(self, task: Task) -> Opened:
+        if task.ledger is not None:
             raise LocalProtocolError(
                 'privacy.mode="off" charges no ledger, but one was given; was a private run meant?'
             )
-        if rng is None:
+        if task.rng is None:
             raise LocalProtocolError('privacy.mode="off" samples from a seeded generator, got rng=None; pass one')
-        x, y = _records(read)
-        steps = optimizer(model.parameters())
-        for _ in range(self.local_steps):
-            chosen = torch.from_numpy(np.flatnonzero(rng.random(len(x)) < self.sampling_rate))
-            steps.zero_grad()
-            (_summed(loss, model(x[chosen]), y[chosen]) / self.batch_size).backward()  # type: ignore[no-untyped-call]
-            steps.step()
-        return Receipt(self.local_steps, None)
+        return Opened(task, *records(task.read))
 
 
 @dataclass(frozen=True)
@@ -224,62 +234,46 @@ class LocalPlan:
         rng: np.random.Generator | None,
     ) -> Receipt:
         """See Plan."""
+        task = Task(flat(model), read, ledger, dataset, run, round, rng)
+        receipt = only(self.train_rounds(model, loss, [task], optimizer=optimizer))
+        write(model, task.weights)
+        return receipt
+
+    def train_rounds(
+        self, model: nn.Module, loss: Loss, tasks: Sequence[Task], *, optimizer: MakeOptimizer
+    ) -> list[Receipt | Exception]:
+        """See Plan."""
+        check(model)
+        frozen = b"".join(p.detach().cpu().numpy().tobytes() for p in model.parameters() if not p.requires_grad)
+
+        def train(sites: Sequence[Opened]) -> None:
+            count = sum(len(site.y) for site in sites)
+            train_sites(
+                model, loss, sites, optimizer=optimizer, steps=self.local_steps, clip_norm=self.clip_norm,
+                sample=lambda: poisson_sample(count, self.sampling_rate), release=self._release,
+            )  # fmt: skip
+
+        return train_all(tasks, open=lambda task: self._open(task, frozen), train=train, close=self._close)
+
+    def _open(self, task: Task, frozen: bytes) -> Receipt | Opened:
+        ledger, where = task.ledger, (task.dataset, task.run, task.round)
         if ledger is None:
             raise LocalProtocolError("a private round needs the ledger of its data set; none was given")
-        request = hashlib.sha256(f"{self!r}".encode() + _to_bytes(model)).digest()
-        if (answer := ledger.replay(dataset, run, round, request)) is not None:
-            _from_bytes(model, answer)
-            return Receipt(self.local_steps, ledger.spent(dataset), replayed=True)
-        with per_record_gradients(model) as watched:
-            steps = NoisyOptimizer(
-                optimizer(watched.parameters()),
-                noise_multiplier=self.noise_multiplier,
-                max_grad_norm=self.clip_norm,
-                expected_batch_size=self.batch_size,
-            )
-            reservation = ledger.reserve(
-                dataset, run, round, self.per_round, planned_rounds=self.rounds, request=request
-            )
-            x, y = _records(read)
-            for _ in range(self.local_steps):
-                chosen = torch.from_numpy(poisson_sample(len(x), self.sampling_rate))
-                steps.zero_grad()
-                outputs = watched(x[chosen].requires_grad_())
-                _summed(loss, outputs, y[chosen]).backward()  # type: ignore[no-untyped-call]
-                steps.step()
-        ledger.settle(reservation, self.local_steps, _to_bytes(model))
-        return Receipt(self.local_steps, ledger.spent(dataset))
+        request = hashlib.sha256(f"{self!r}".encode() + task.to_bytes() + frozen).digest()
+        if (answer := ledger.replay(*where, request)) is not None:
+            task.from_bytes(answer)
+            return Receipt(self.local_steps, ledger.spent(task.dataset), replayed=True)
+        held = ledger.reserve(*where, self.per_round, planned_rounds=self.rounds, request=request)
+        return Opened(task, *records(task.read), held)
 
-
-def _records(read: Read) -> tuple[Tensor, Tensor]:
-    x, y = read()
-    if not x.is_floating_point() or x.ndim < 2 or len(x) != len(y):
-        raise ShapeError(
-            f"a round trains on x (N, F) of floats and y with N rows, got x={tuple(x.shape)} of {x.dtype} and "
-            f"y={tuple(y.shape)}; check what the site reads"
+    def _release(self, total: Array) -> Array:
+        return noisy_mean(
+            total, noise_multiplier=self.noise_multiplier, clip_norm=self.clip_norm, batch_size=self.batch_size
         )
-    return x, y
 
-
-def _summed(loss: Loss, outputs: Tensor, y: Tensor) -> Tensor:
-    """The sum of the records' losses; a loss that was averaged already would be clipped as the wrong gradient."""
-    losses = loss(outputs, y)
-    if losses.shape != (len(y),):
-        raise ShapeError(
-            f"the loss gives one value a record, shape ({len(y)},), got {tuple(losses.shape)}; use reduction='none'"
-        )
-    return losses.sum()
-
-
-def _to_bytes(model: nn.Module) -> bytes:
-    return b"".join(parameter.detach().cpu().numpy().tobytes() for parameter in model.parameters())
-
-
-def _from_bytes(model: nn.Module, body: bytes) -> None:
-    place = 0
-    with torch.no_grad():
-        for parameter in model.parameters():
-            size = parameter.numel() * parameter.element_size()
-            piece = bytearray(body[place : place + size])
-            parameter.copy_(torch.frombuffer(piece, dtype=parameter.dtype).view(parameter.shape))
-            place += size
+    def _close(self, site: Opened) -> Receipt:
+        ledger, held = site.task.ledger, site.held
+        if ledger is None or held is None:
+            raise LocalProtocolError("a private round was trained without a charge")
+        ledger.settle(held, self.local_steps, site.task.to_bytes())
+        return Receipt(self.local_steps, ledger.spent(site.task.dataset))

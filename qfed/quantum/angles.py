@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from qfed.errors import CircuitError
 
@@ -131,17 +130,20 @@ class AngleMap:
 
 
 def find(
-    function: Callable[[Tensor, Mapping[str, Tensor]], Tensor],
+    function: Callable[[Tensor, Mapping[str, Tensor]], Sequence[Tensor]],
     probes: Sequence[Tensor],
     shapes: Mapping[str, tuple[int, ...]],
     generator: torch.Generator,
     what: str,
 ) -> AngleMap:
-    """The map of `function(x (D,), weights) -> (R,)`, probed at `probes` (two inputs) and random weights."""
+    """The map of `function(x (D,), weights)`, R numbers in all, probed at `probes` (two inputs) and random weights."""
     names, sizes = list(shapes), tuple(shapes.values())
 
-    def flat(x: Tensor, *parts: Tensor) -> Tensor:
+    def pieces(x: Tensor, *parts: Tensor) -> Sequence[Tensor]:
         return function(x, dict(zip(names, parts, strict=True)))
+
+    def flat(x: Tensor, *parts: Tensor) -> Tensor:
+        return _joined(pieces(x, *parts))
 
     def weights() -> list[Tensor]:
         return [torch.randn(s, generator=generator, dtype=torch.float64) for s in sizes]
@@ -149,9 +151,9 @@ def find(
     jacobians, values, points = [], [], []
     for x in probes:
         arguments = [t.clone().requires_grad_() for t in (x, *weights())]
-        value = flat(*arguments)
+        value = pieces(*arguments)
         jacobians.append(_jacobian(value, arguments))
-        values.append(value.detach())
+        values.append(_joined(value).detach())
         points.append(torch.cat([t.detach().reshape(-1) for t in arguments]))
     rows, dim = values[0].shape[0], probes[0].shape[0]
     constants = [v - j @ p for v, j, p in zip(values, jacobians, points, strict=True)]
@@ -163,6 +165,8 @@ def find(
         a_x, a_w = jacobians[0][:, :dim], jacobians[0][:, dim:]
         return AngleMap(a_x.contiguous(), a_w.contiguous(), constants[0], None, sizes, probes[0])
     depends = (torch.stack(jacobians) != 0).any(0)  # NaN counts as dependence
+    from torch.fx.experimental.proxy_tensor import make_fx  # slow to import, and few circuits need it
+
     try:
         graph = make_fx(flat)(probes[0].clone(), *weights())
         graph.graph.eliminate_dead_code()
@@ -186,20 +190,27 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(torch.allclose(a, b, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True))
 
 
-def _jacobian(value: Tensor, arguments: Sequence[Tensor]) -> Tensor:
-    """d value (R,) / d arguments, flattened: (R, sum of sizes)."""
-    rows = value.shape[0]
-    if rows == 0 or not value.requires_grad:
-        return torch.zeros(rows, sum(t.numel() for t in arguments), dtype=torch.float64)
-    found = torch.autograd.grad(
-        value,
-        arguments,
-        torch.eye(rows, dtype=value.dtype),
-        allow_unused=True,
-        is_grads_batched=True,
-    )
+def _joined(pieces: Sequence[Tensor]) -> Tensor:
+    return torch.cat([v.reshape(-1) for v in pieces]) if pieces else torch.zeros(0, dtype=torch.float64)
+
+
+def _jacobian(pieces: Sequence[Tensor], arguments: Sequence[Tensor]) -> Tensor:
+    """d pieces (R numbers in all) / d arguments, flattened: (R, sum of sizes)."""
+    rows = [_gradients(v, arguments) for v in pieces]
+    return torch.cat(rows) if rows else torch.zeros(0, sum(t.numel() for t in arguments), dtype=torch.float64)
+
+
+def _gradients(value: Tensor, arguments: Sequence[Tensor]) -> Tensor:
+    many = value.numel()
+    found: Sequence[Tensor | None] = [None] * len(arguments)
+    if value.requires_grad and many == 1:
+        # without grad_outputs, for which torch imports its symbolic algebra: a quarter of a second
+        found = torch.autograd.grad(value.reshape(()), arguments, retain_graph=True, allow_unused=True)
+    elif value.requires_grad:
+        basis = torch.eye(many, dtype=value.dtype)
+        found = torch.autograd.grad(value, arguments, basis, allow_unused=True, is_grads_batched=True)
     blocks = [
-        torch.zeros(rows, t.numel(), dtype=torch.float64) if g is None else g.reshape(rows, -1)
+        torch.zeros(many, t.numel(), dtype=torch.float64) if g is None else g.reshape(many, -1)
         for g, t in zip(found, arguments, strict=True)
     ]
     return torch.cat(blocks, dim=1)

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from qfed.quantum.compiler import compiled
-from qfed.quantum.lanes import add, fill, fma, load, mul, neg, parity, store
+from llvmlite import ir
+from numba import types
+
+from qfed.quantum.compiler import part
+from qfed.quantum.lanes import add, address, fill, fma, intrinsic, llvm, load, mul, neg, parity, store
 
 
-@compiled
+@part
 def rotate_one(state: Any, at: int, x: int, z: int, negative: int, cosine: Any, sine: Any, row: int) -> None:
     """One wire: the four vectors state[at : at + 4] are (Re 0, Re 1, Im 0, Im 1)."""
     c = load(cosine, row)
@@ -31,7 +34,7 @@ def rotate_one(state: Any, at: int, x: int, z: int, negative: int, cosine: Any, 
             store(state, at + b, fma(neg(s), va, mul(c, vb)))
 
 
-@compiled
+@part
 def slope_one(state: Any, adjoint: Any, at: int, x: int, z: int, negative: int) -> Any:
     """dL/dt of a rotation of one wire."""
     slope = fill(state, 0.0)
@@ -43,263 +46,217 @@ def slope_one(state: Any, adjoint: Any, at: int, x: int, z: int, negative: int) 
     return slope
 
 
-@compiled
-def _turn(a: Any, b: Any, c: Any, s: Any) -> Any:
-    return fma(s, b, mul(c, a)), fma(neg(s), a, mul(c, b))
+# ---- eight amplitudes, in registers: code for the block's three rotations is written out here, not by hand
 
 
-@compiled
-def _cross(la: Any, lb: Any, a: Any, b: Any, sign: Any, total: Any) -> Any:
-    """total + sign (la b - lb a)."""
-    return fma(sign, fma(la, b, mul(neg(lb), a)), total)
+class _Coset:
+    """Writes the code for one coset: amplitudes k = 0 .. 7 at index q ^ (masks X_j of the bits j of k)."""
+
+    def __init__(self, context: Any, builder: Any, q: Any, masks: Any) -> None:
+        self.context, self.builder = context, builder
+        self.index = [q]
+        for j in range(3):
+            mask = builder.extract_value(masks, j)
+            self.index += [builder.xor(index, mask) for index in self.index]
+
+    def pairs(self, j: int) -> list[tuple[int, int]]:
+        """The pairs (k, k + 2^j) that rotation j turns."""
+        return [(k, k | 1 << j) for k in range(8) if not k >> j & 1]
+
+    def pointers(self, kind: Any, array: Any) -> list[Any]:
+        """Addresses of the eight vectors of an array."""
+        return [address(self.context, self.builder, kind, array, index) for index in self.index]
+
+    def load(self, pointers: list[Any]) -> list[Any]:
+        return [self.builder.load(pointer, align=4) for pointer in pointers]
+
+    def store(self, values: list[Any], pointers: list[Any]) -> None:
+        for value, pointer in zip(values, pointers, strict=True):
+            self.builder.store(value, pointer, align=4)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        return llvm(self.builder, "fmuladd", a, b, c)
+
+    def turn(self, values: list[Any], j: int, cosine: Any, sines: list[Any]) -> None:
+        """Rotation j of all four pairs, a sine each."""
+        b = self.builder
+        for (low, high), s in zip(self.pairs(j), sines, strict=True):
+            v, w = values[low], values[high]
+            values[low] = self.fma(s, w, b.fmul(cosine, v))
+            values[high] = self.fma(b.fneg(s), v, b.fmul(cosine, w))
+
+    def slope(self, state: list[Any], adjoint: list[Any], j: int, total: Any, signs: list[Any] | None) -> Any:
+        """total + sum over pairs of sign (L_a S_b - L_b S_a)."""
+        b = self.builder
+        for n, (low, high) in enumerate(self.pairs(j)):
+            minus = b.fneg(adjoint[high])
+            if signs is None:
+                total = self.fma(adjoint[low], state[high], self.fma(minus, state[low], total))
+            else:
+                inner = self.fma(adjoint[low], state[high], b.fmul(minus, state[low]))
+                total = self.fma(signs[n], inner, total)
+        return total
+
+    def chosen(self, kind: Any, array: Any, j: int, first: Any, signs: Any, flipped: int) -> list[Any]:
+        """For the four pairs of rotation j: the vector array[first + sign bit], or the other one if `flipped`."""
+        b, found = self.builder, []
+        for n in range(4):
+            bit = b.and_(b.lshr(signs, _word(4 * j + n)), _word(1))
+            at = b.add(first, b.xor(bit, _word(flipped)))
+            found.append(b.load(address(self.context, b, kind, array, at), align=4))
+        return found
 
 
-@compiled
-def _representative(i: int, block: Any) -> int:
-    """Index of the coset's member for which Z_j . q is even for all three rotations of a plain block."""
+def _word(value: int) -> Any:
+    return ir.Constant(ir.IntType(64), value)
+
+
+@intrinsic
+def _turn_plain(typing: Any, state: Any, q: Any, masks: Any, cosines: Any, sines: Any) -> Any:
+    """R_3 R_2 R_1 on one coset, the same sines for all pairs."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        coset = _Coset(context, builder, args[1], args[2])
+        at = coset.pointers(state, args[0])
+        values = coset.load(at)
+        for j in range(3):
+            coset.turn(values, j, builder.extract_value(args[3], j), [builder.extract_value(args[4], j)] * 4)
+        coset.store(values, at)
+        return context.get_dummy_value()
+
+    return types.void(state, q, masks, cosines, sines), generate
+
+
+@intrinsic
+def _undo_plain(
+    typing: Any, state: Any, adjoint: Any, q: Any, masks: Any, cosines: Any, sines: Any, slopes: Any
+) -> Any:
+    """The inverse on S and L; slopes plus those of the coset."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        coset = _Coset(context, builder, args[2], args[3])
+        at, adjoint_at = coset.pointers(state, args[0]), coset.pointers(adjoint, args[1])
+        s, adj = coset.load(at), coset.load(adjoint_at)
+        found = [builder.extract_value(args[6], j) for j in range(3)]
+        for j in (2, 1, 0):
+            c, turned = builder.extract_value(args[4], j), [builder.extract_value(args[5], j)] * 4
+            found[j] = coset.slope(s, adj, j, found[j], None)
+            coset.turn(s, j, c, turned)
+            coset.turn(adj, j, c, turned)
+        coset.store(s, at)
+        coset.store(adj, adjoint_at)
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return slopes(state, adjoint, q, masks, cosines, sines, slopes), generate
+
+
+@intrinsic
+def _turn_signed(typing: Any, state: Any, q: Any, masks: Any, cosines: Any, sine: Any, rows: Any, signs: Any) -> Any:
+    """R_3 R_2 R_1 on one coset; bit 4 j + n of `signs` is the sign of pair n of rotation j."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        coset = _Coset(context, builder, args[1], args[2])
+        at = coset.pointers(state, args[0])
+        values = coset.load(at)
+        for j in range(3):
+            row = builder.extract_value(args[5], j)
+            coset.turn(values, j, builder.extract_value(args[3], j), coset.chosen(sine, args[4], j, row, args[6], 0))
+        coset.store(values, at)
+        return context.get_dummy_value()
+
+    return types.void(state, q, masks, cosines, sine, rows, signs), generate
+
+
+@intrinsic
+def _undo_signed(
+    typing: Any,
+    state: Any,
+    adjoint: Any,
+    q: Any,
+    masks: Any,
+    cosines: Any,
+    sine: Any,
+    unit: Any,
+    rows: Any,
+    signs: Any,
+    slopes: Any,
+) -> Any:
+    """The inverse on S and L; slopes plus those of the coset. `unit` is (1, -1)."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        coset = _Coset(context, builder, args[2], args[3])
+        at, adjoint_at = coset.pointers(state, args[0]), coset.pointers(adjoint, args[1])
+        s, adj = coset.load(at), coset.load(adjoint_at)
+        found = [builder.extract_value(args[9], j) for j in range(3)]
+        for j in (2, 1, 0):
+            c, row = builder.extract_value(args[4], j), builder.extract_value(args[7], j)
+            found[j] = coset.slope(s, adj, j, found[j], coset.chosen(unit, args[6], j, _word(0), args[8], 0))
+            turned = coset.chosen(sine, args[5], j, row, args[8], 1)
+            coset.turn(s, j, c, turned)
+            coset.turn(adj, j, c, turned)
+        coset.store(s, at)
+        coset.store(adj, adjoint_at)
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return slopes(state, adjoint, q, masks, cosines, sine, unit, rows, signs, slopes), generate
+
+
+# ---- a pass over the state
+
+
+@part
+def _representative(i: int, block: Any, plain: int) -> int:
+    """Member i of the coset's representatives; in a plain block the one for which Z_j . q is even for all three."""
     q = i
     for j in range(3):
         low = (1 << block[9 + j]) - 1
         q = ((q & ~low) << 1) | (q & low)
-    a, b, c = parity(block[6] & q), parity(block[7] & q), parity(block[8] & q)
-    return q ^ (-a & block[3]) ^ (-b & block[4]) ^ (-c & block[5])
+    if plain:
+        a, b, c = parity(block[6] & q), parity(block[7] & q), parity(block[8] & q)
+        q ^= (-a & block[3]) ^ (-b & block[4]) ^ (-c & block[5])
+    return q
 
 
-@compiled
-def rotate_plain(state: Any, block: Any, cosine: Any, sine: Any, size: int) -> None:
-    """S <- R_3 R_2 R_1 S of a plain block."""
-    x0, x1, x2 = block[3], block[4], block[5]
-    g = block[12]
-    c0, c1, c2 = load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2])
-    s0, s1 = load(sine, 2 * block[0] + (g & 1)), load(sine, 2 * block[1] + (g >> 4 & 1))
-    s2 = load(sine, 2 * block[2] + (g >> 8 & 1))
-    for i in range(size >> 2):
-        q = _representative(i, block)
-        q1, q2, q4 = q ^ x0, q ^ x1, q ^ x2
-        q3, q5, q6 = q1 ^ x1, q1 ^ x2, q2 ^ x2
-        q7 = q3 ^ x2
-        v0, v1 = _turn(load(state, q), load(state, q1), c0, s0)
-        v2, v3 = _turn(load(state, q2), load(state, q3), c0, s0)
-        v4, v5 = _turn(load(state, q4), load(state, q5), c0, s0)
-        v6, v7 = _turn(load(state, q6), load(state, q7), c0, s0)
-        v0, v2 = _turn(v0, v2, c1, s1)
-        v1, v3 = _turn(v1, v3, c1, s1)
-        v4, v6 = _turn(v4, v6, c1, s1)
-        v5, v7 = _turn(v5, v7, c1, s1)
-        v0, v4 = _turn(v0, v4, c2, s2)
-        v1, v5 = _turn(v1, v5, c2, s2)
-        v2, v6 = _turn(v2, v6, c2, s2)
-        v3, v7 = _turn(v3, v7, c2, s2)
-        store(state, q, v0)
-        store(state, q1, v1)
-        store(state, q2, v2)
-        store(state, q3, v3)
-        store(state, q4, v4)
-        store(state, q5, v5)
-        store(state, q6, v6)
-        store(state, q7, v7)
+@part
+def _signs(q: int, block: Any) -> Any:
+    p, s, t = parity(block[6] & q), parity(block[7] & q), parity(block[8] & q)
+    return block[12] ^ (-p & 0x00F) ^ (-s & 0x0F0) ^ (-t & 0xF00)
 
 
-@compiled
-def _slope(la: Any, lb: Any, a: Any, b: Any, total: Any) -> Any:
-    """total + la b - lb a."""
-    return fma(la, b, fma(neg(lb), a, total))
-
-
-@compiled
-def undo_plain(state: Any, adjoint: Any, block: Any, cosine: Any, sine: Any, out: Any, size: int) -> None:
-    """S, L <- (R_3 R_2 R_1)^-1 S, L of a plain block; out[row] = dL/dt of the three rows."""
-    x0, x1, x2 = block[3], block[4], block[5]
-    g = block[12]
-    c0, c1, c2 = load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2])
-    s0, s1 = load(sine, 2 * block[0] + 1 - (g & 1)), load(sine, 2 * block[1] + 1 - (g >> 4 & 1))
-    s2 = load(sine, 2 * block[2] + 1 - (g >> 8 & 1))
-    d0 = d1 = d2 = fill(state, 0.0)
-    for i in range(size >> 2):
-        q = _representative(i, block)
-        q1, q2, q4 = q ^ x0, q ^ x1, q ^ x2
-        q3, q5, q6 = q1 ^ x1, q1 ^ x2, q2 ^ x2
-        q7 = q3 ^ x2
-        v0, v1, v2, v3 = load(state, q), load(state, q1), load(state, q2), load(state, q3)
-        v4, v5, v6, v7 = load(state, q4), load(state, q5), load(state, q6), load(state, q7)
-        w0, w1, w2, w3 = load(adjoint, q), load(adjoint, q1), load(adjoint, q2), load(adjoint, q3)
-        w4, w5, w6, w7 = load(adjoint, q4), load(adjoint, q5), load(adjoint, q6), load(adjoint, q7)
-        d2 = _slope(w1, w5, v1, v5, _slope(w0, w4, v0, v4, d2))
-        d2 = _slope(w3, w7, v3, v7, _slope(w2, w6, v2, v6, d2))
-        v0, v4 = _turn(v0, v4, c2, s2)
-        v1, v5 = _turn(v1, v5, c2, s2)
-        v2, v6 = _turn(v2, v6, c2, s2)
-        v3, v7 = _turn(v3, v7, c2, s2)
-        w0, w4 = _turn(w0, w4, c2, s2)
-        w1, w5 = _turn(w1, w5, c2, s2)
-        w2, w6 = _turn(w2, w6, c2, s2)
-        w3, w7 = _turn(w3, w7, c2, s2)
-        d1 = _slope(w1, w3, v1, v3, _slope(w0, w2, v0, v2, d1))
-        d1 = _slope(w5, w7, v5, v7, _slope(w4, w6, v4, v6, d1))
-        v0, v2 = _turn(v0, v2, c1, s1)
-        v1, v3 = _turn(v1, v3, c1, s1)
-        v4, v6 = _turn(v4, v6, c1, s1)
-        v5, v7 = _turn(v5, v7, c1, s1)
-        w0, w2 = _turn(w0, w2, c1, s1)
-        w1, w3 = _turn(w1, w3, c1, s1)
-        w4, w6 = _turn(w4, w6, c1, s1)
-        w5, w7 = _turn(w5, w7, c1, s1)
-        d0 = _slope(w2, w3, v2, v3, _slope(w0, w1, v0, v1, d0))
-        d0 = _slope(w6, w7, v6, v7, _slope(w4, w5, v4, v5, d0))
-        v0, v1 = _turn(v0, v1, c0, s0)
-        v2, v3 = _turn(v2, v3, c0, s0)
-        v4, v5 = _turn(v4, v5, c0, s0)
-        v6, v7 = _turn(v6, v7, c0, s0)
-        w0, w1 = _turn(w0, w1, c0, s0)
-        w2, w3 = _turn(w2, w3, c0, s0)
-        w4, w5 = _turn(w4, w5, c0, s0)
-        w6, w7 = _turn(w6, w7, c0, s0)
-        store(state, q, v0)
-        store(state, q1, v1)
-        store(state, q2, v2)
-        store(state, q3, v3)
-        store(state, q4, v4)
-        store(state, q5, v5)
-        store(state, q6, v6)
-        store(state, q7, v7)
-        store(adjoint, q, w0)
-        store(adjoint, q1, w1)
-        store(adjoint, q2, w2)
-        store(adjoint, q3, w3)
-        store(adjoint, q4, w4)
-        store(adjoint, q5, w5)
-        store(adjoint, q6, w6)
-        store(adjoint, q7, w7)
-    store(out, block[0], neg(d0) if g & 1 else d0)
-    store(out, block[1], neg(d1) if g >> 4 & 1 else d1)
-    store(out, block[2], neg(d2) if g >> 8 & 1 else d2)
-
-
-@compiled
+@part
 def rotate_block(state: Any, block: Any, cosine: Any, sine: Any, size: int) -> None:
     """S <- R_3 R_2 R_1 S."""
-    r0, r1, r2 = 2 * block[0], 2 * block[1], 2 * block[2]
-    x0, x1, x2 = block[3], block[4], block[5]
-    z0, z1, z2 = block[6], block[7], block[8]
-    m0, m1, m2 = (1 << block[9]) - 1, (1 << block[10]) - 1, (1 << block[11]) - 1
-    g = block[12]
-    c0, c1, c2 = load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2])
-    for i in range(size >> 2):
-        q = ((i & ~m0) << 1) | (i & m0)
-        q = ((q & ~m1) << 1) | (q & m1)
-        q = ((q & ~m2) << 1) | (q & m2)
-        q1, q2, q4 = q ^ x0, q ^ x1, q ^ x2
-        q3, q5, q6 = q1 ^ x1, q1 ^ x2, q2 ^ x2
-        q7 = q3 ^ x2
-        v0, v1, v2, v3 = load(state, q), load(state, q1), load(state, q2), load(state, q3)
-        v4, v5, v6, v7 = load(state, q4), load(state, q5), load(state, q6), load(state, q7)
-        p = parity(z0 & q)
-        v0, v1 = _turn(v0, v1, c0, load(sine, r0 + (p ^ (g & 1))))
-        v2, v3 = _turn(v2, v3, c0, load(sine, r0 + (p ^ (g >> 1 & 1))))
-        v4, v5 = _turn(v4, v5, c0, load(sine, r0 + (p ^ (g >> 2 & 1))))
-        v6, v7 = _turn(v6, v7, c0, load(sine, r0 + (p ^ (g >> 3 & 1))))
-        p = parity(z1 & q)
-        v0, v2 = _turn(v0, v2, c1, load(sine, r1 + (p ^ (g >> 4 & 1))))
-        v1, v3 = _turn(v1, v3, c1, load(sine, r1 + (p ^ (g >> 5 & 1))))
-        v4, v6 = _turn(v4, v6, c1, load(sine, r1 + (p ^ (g >> 6 & 1))))
-        v5, v7 = _turn(v5, v7, c1, load(sine, r1 + (p ^ (g >> 7 & 1))))
-        p = parity(z2 & q)
-        v0, v4 = _turn(v0, v4, c2, load(sine, r2 + (p ^ (g >> 8 & 1))))
-        v1, v5 = _turn(v1, v5, c2, load(sine, r2 + (p ^ (g >> 9 & 1))))
-        v2, v6 = _turn(v2, v6, c2, load(sine, r2 + (p ^ (g >> 10 & 1))))
-        v3, v7 = _turn(v3, v7, c2, load(sine, r2 + (p ^ (g >> 11 & 1))))
-        store(state, q, v0)
-        store(state, q1, v1)
-        store(state, q2, v2)
-        store(state, q3, v3)
-        store(state, q4, v4)
-        store(state, q5, v5)
-        store(state, q6, v6)
-        store(state, q7, v7)
+    masks, g = (block[3], block[4], block[5]), block[12]
+    cosines = (load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2]))
+    rows = (2 * block[0], 2 * block[1], 2 * block[2])
+    if block[13]:
+        sines = (load(sine, rows[0] + (g & 1)), load(sine, rows[1] + (g >> 4 & 1)), load(sine, rows[2] + (g >> 8 & 1)))
+        for i in range(size >> 2):
+            _turn_plain(state, _representative(i, block, 1), masks, cosines, sines)
+    else:
+        for i in range(size >> 2):
+            q = _representative(i, block, 0)
+            _turn_signed(state, q, masks, cosines, sine, rows, _signs(q, block))
 
 
-@compiled
+@part
 def undo_block(state: Any, adjoint: Any, block: Any, cosine: Any, sine: Any, unit: Any, out: Any, size: int) -> None:
     """S, L <- (R_3 R_2 R_1)^-1 S, L; out[row] = dL/dt of the three rows. `unit` is (1, -1)."""
-    r0, r1, r2 = 2 * block[0], 2 * block[1], 2 * block[2]
-    x0, x1, x2 = block[3], block[4], block[5]
-    z0, z1, z2 = block[6], block[7], block[8]
-    m0, m1, m2 = (1 << block[9]) - 1, (1 << block[10]) - 1, (1 << block[11]) - 1
-    g = block[12]
-    c0, c1, c2 = load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2])
-    d0 = d1 = d2 = fill(state, 0.0)
-    for i in range(size >> 2):
-        q = ((i & ~m0) << 1) | (i & m0)
-        q = ((q & ~m1) << 1) | (q & m1)
-        q = ((q & ~m2) << 1) | (q & m2)
-        q1, q2, q4 = q ^ x0, q ^ x1, q ^ x2
-        q3, q5, q6 = q1 ^ x1, q1 ^ x2, q2 ^ x2
-        q7 = q3 ^ x2
-        v0, v1, v2, v3 = load(state, q), load(state, q1), load(state, q2), load(state, q3)
-        v4, v5, v6, v7 = load(state, q4), load(state, q5), load(state, q6), load(state, q7)
-        w0, w1, w2, w3 = load(adjoint, q), load(adjoint, q1), load(adjoint, q2), load(adjoint, q3)
-        w4, w5, w6, w7 = load(adjoint, q4), load(adjoint, q5), load(adjoint, q6), load(adjoint, q7)
-        p = parity(z2 & q)
-        e, f, h, k = p ^ (g >> 8 & 1), p ^ (g >> 9 & 1), p ^ (g >> 10 & 1), p ^ (g >> 11 & 1)
-        d2 = _cross(w0, w4, v0, v4, load(unit, e), d2)
-        d2 = _cross(w1, w5, v1, v5, load(unit, f), d2)
-        d2 = _cross(w2, w6, v2, v6, load(unit, h), d2)
-        d2 = _cross(w3, w7, v3, v7, load(unit, k), d2)
-        s, t, u, v = load(sine, r2 + 1 - e), load(sine, r2 + 1 - f), load(sine, r2 + 1 - h), load(sine, r2 + 1 - k)
-        v0, v4 = _turn(v0, v4, c2, s)
-        v1, v5 = _turn(v1, v5, c2, t)
-        v2, v6 = _turn(v2, v6, c2, u)
-        v3, v7 = _turn(v3, v7, c2, v)
-        w0, w4 = _turn(w0, w4, c2, s)
-        w1, w5 = _turn(w1, w5, c2, t)
-        w2, w6 = _turn(w2, w6, c2, u)
-        w3, w7 = _turn(w3, w7, c2, v)
-        p = parity(z1 & q)
-        e, f, h, k = p ^ (g >> 4 & 1), p ^ (g >> 5 & 1), p ^ (g >> 6 & 1), p ^ (g >> 7 & 1)
-        d1 = _cross(w0, w2, v0, v2, load(unit, e), d1)
-        d1 = _cross(w1, w3, v1, v3, load(unit, f), d1)
-        d1 = _cross(w4, w6, v4, v6, load(unit, h), d1)
-        d1 = _cross(w5, w7, v5, v7, load(unit, k), d1)
-        s, t, u, v = load(sine, r1 + 1 - e), load(sine, r1 + 1 - f), load(sine, r1 + 1 - h), load(sine, r1 + 1 - k)
-        v0, v2 = _turn(v0, v2, c1, s)
-        v1, v3 = _turn(v1, v3, c1, t)
-        v4, v6 = _turn(v4, v6, c1, u)
-        v5, v7 = _turn(v5, v7, c1, v)
-        w0, w2 = _turn(w0, w2, c1, s)
-        w1, w3 = _turn(w1, w3, c1, t)
-        w4, w6 = _turn(w4, w6, c1, u)
-        w5, w7 = _turn(w5, w7, c1, v)
-        p = parity(z0 & q)
-        e, f, h, k = p ^ (g & 1), p ^ (g >> 1 & 1), p ^ (g >> 2 & 1), p ^ (g >> 3 & 1)
-        d0 = _cross(w0, w1, v0, v1, load(unit, e), d0)
-        d0 = _cross(w2, w3, v2, v3, load(unit, f), d0)
-        d0 = _cross(w4, w5, v4, v5, load(unit, h), d0)
-        d0 = _cross(w6, w7, v6, v7, load(unit, k), d0)
-        s, t, u, v = load(sine, r0 + 1 - e), load(sine, r0 + 1 - f), load(sine, r0 + 1 - h), load(sine, r0 + 1 - k)
-        v0, v1 = _turn(v0, v1, c0, s)
-        v2, v3 = _turn(v2, v3, c0, t)
-        v4, v5 = _turn(v4, v5, c0, u)
-        v6, v7 = _turn(v6, v7, c0, v)
-        w0, w1 = _turn(w0, w1, c0, s)
-        w2, w3 = _turn(w2, w3, c0, t)
-        w4, w5 = _turn(w4, w5, c0, u)
-        w6, w7 = _turn(w6, w7, c0, v)
-        store(state, q, v0)
-        store(state, q1, v1)
-        store(state, q2, v2)
-        store(state, q3, v3)
-        store(state, q4, v4)
-        store(state, q5, v5)
-        store(state, q6, v6)
-        store(state, q7, v7)
-        store(adjoint, q, w0)
-        store(adjoint, q1, w1)
-        store(adjoint, q2, w2)
-        store(adjoint, q3, w3)
-        store(adjoint, q4, w4)
-        store(adjoint, q5, w5)
-        store(adjoint, q6, w6)
-        store(adjoint, q7, w7)
-    store(out, block[0], d0)
-    store(out, block[1], d1)
-    store(out, block[2], d2)
+    masks, g = (block[3], block[4], block[5]), block[12]
+    cosines = (load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2]))
+    rows = (2 * block[0], 2 * block[1], 2 * block[2])
+    zero = fill(state, 0.0)
+    d = (zero, zero, zero)
+    if block[13]:
+        e, f, h = g & 1, g >> 4 & 1, g >> 8 & 1
+        sines = (load(sine, rows[0] + 1 - e), load(sine, rows[1] + 1 - f), load(sine, rows[2] + 1 - h))
+        for i in range(size >> 2):
+            d = _undo_plain(state, adjoint, _representative(i, block, 1), masks, cosines, sines, d)
+        d = (mul(d[0], load(unit, e)), mul(d[1], load(unit, f)), mul(d[2], load(unit, h)))
+    else:
+        for i in range(size >> 2):
+            q = _representative(i, block, 0)
+            d = _undo_signed(state, adjoint, q, masks, cosines, sine, unit, rows, _signs(q, block), d)
+    store(out, block[0], d[0])
+    store(out, block[1], d[1])
+    store(out, block[2], d[2])

@@ -25,8 +25,8 @@ from qfed.quantum.functional import Sweep
 from qfed.quantum.functional import circuit as run
 from qfed.quantum.isolated import isolated
 from qfed.quantum.layout import Layout, layout_of
-from qfed.quantum.plan import Ints, Plan, make_plan
-from qfed.quantum.program import Program, compile_recording
+from qfed.quantum.plan import Plan, make_plan
+from qfed.quantum.program import Ints, Program, compile_recording
 from qfed.quantum.routine import Routine, affine, direct
 from qfed.quantum.trace import Circuit, Recording
 
@@ -127,7 +127,7 @@ class Compiled:
         return self.columns(raw), pull
 
     def sites(self, inputs: Floats, weights: Floats, offsets: Ints) -> tuple[Floats, SitesPull]:
-        """`per_sample` for K sites in one call, in NumPy: x (B, D), w (K, P) -> (B, width), and dL/dout -> dL/dx, dL/dw.
+        """`per_sample` for K sites in one call, in NumPy: x (B, D), w (K, P) -> (B, width), dL/dout -> dL/dx, dL/dw.
 
         Records offsets[k] .. offsets[k + 1] are site k's, any number of them. The arrays are read again by the pull:
         do not change them before. Raises CircuitError where `affine` is None.
@@ -203,20 +203,16 @@ def _from_recording(
         x = sign * spread
         same(circuit.record(*_differentiable(_unit(x) if normalised else x, _weights(shapes, sign))))
 
-    def angles(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
+    def angles(x: Tensor, w: Mapping[str, Tensor]) -> list[Tensor]:
         turns = same(circuit.record(*_differentiable(x, w))).turns
-        found = [torch.as_tensor(turns[s].angle, dtype=torch.float64) for s in sources]
-        return torch.stack(found) if found else torch.zeros(0, dtype=torch.float64)
+        return [torch.as_tensor(turns[s].angle, dtype=torch.float64) for s in sources]
 
-    def state(x: Tensor, w: Mapping[str, Tensor]) -> Tensor:
-        found = circuit.record(*_differentiable(x, w)).state
-        return torch.as_tensor(found, dtype=torch.float64)
+    def state(x: Tensor, w: Mapping[str, Tensor]) -> list[Tensor]:
+        return [torch.as_tensor(circuit.record(*_differentiable(x, w)).state, dtype=torch.float64)]
 
-    maps = [
-        angle_maps.find(f, probes, shapes, generator, what)
-        for f, what in ((angles, "angles"), (state, "amplitudes"))
-        if f is angles or program.has_state
-    ]
+    maps = [angle_maps.find(angles, probes, shapes, generator, "angles")]
+    if program.has_state:
+        maps.append(angle_maps.find(state, probes, shapes, generator, "amplitudes"))
     plan = make_plan(program, maps[0].shared_rows.tolist())
     return Compiled(program, plan, maps[0], replace(maps[1], all_own=True) if program.has_state else None)
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qfed.errors import CircuitError
-from qfed.quantum.plan import Ints
+from qfed.quantum.program import Ints
 from qfed.quantum.routine import Routine
 from qfed.quantum.workers import VECTOR_BYTES, Spare, aligned, each_thread, scratch
 

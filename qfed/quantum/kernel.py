@@ -18,12 +18,11 @@ from qfed.quantum import blocks, product, tables, walsh
 from qfed.quantum import lanes as lanes_of
 from qfed.quantum import measure as measuring
 from qfed.quantum.cache import fingerprint, keep_on_disk
-from qfed.quantum.compiler import compiled
+from qfed.quantum.compiler import compiled, part
 from qfed.quantum.lanes import fill, load, mul, store
 from qfed.quantum.plan import Plan
 
 _rotate_block, _undo_block = blocks.rotate_block, blocks.undo_block
-_rotate_plain, _undo_plain = blocks.rotate_plain, blocks.undo_plain
 _apply_fold, _undo_fold = walsh.apply_fold, walsh.undo_fold
 _single_wires, _build = product.single_wires, product.build
 _pull_wires, _undo_wires = product.pull, product.undo_wires
@@ -38,13 +37,13 @@ def scratch_vectors(plan: Plan, features: int, weights: int, lanes: int) -> int:
     return vectors + -(-2 * len(plan.folds) * plan.size // lanes) + 3 * -(-len(plan.shared) // lanes)
 
 
-@compiled
+@part
 def _piece(scratch: Any, at: int, vectors: int) -> Any:
     lanes = 64 // scratch.itemsize
     return scratch[at * lanes : (at + vectors) * lanes]
 
 
-@compiled
+@part
 def _parts(scratch: Any, size: int, count: int, rows: int, outputs: int, features: int, weights: int) -> Any:
     """S, L, partial products (2N vectors each), transform (N), cosine, sine, slopes, single wires and their
     adjoint, outputs, dL/dx, dL/dw; then numbers: shared angles, tables of folds.
@@ -71,20 +70,20 @@ def _parts(scratch: Any, size: int, count: int, rows: int, outputs: int, feature
     )
 
 
-@compiled
+@part
 def _rows(packed: Any, k: int) -> Any:
     """Array k of a routine's integers, as a list."""
     at, length = packed[3 * k], packed[3 * k + 1] * packed[3 * k + 2]
     return packed[at : at + length]
 
 
-@compiled
+@part
 def _table(packed: Any, k: int) -> Any:
     """Array k of a routine's integers, as a table."""
     return _rows(packed, k).reshape((packed[3 * k + 1], packed[3 * k + 2]))
 
 
-@compiled
+@part
 def _unpack(packed: Any) -> Any:
     """Arrays of a plan and where its angles come from; the order is routine.py's."""
     return (
@@ -103,7 +102,7 @@ def _unpack(packed: Any) -> Any:
     )
 
 
-@compiled
+@part
 def _locate(offsets: Any, lanes: int, group: int) -> Any:
     """Site and first record of a group; a group's records belong to one site."""
     site = 0
@@ -116,7 +115,7 @@ def _locate(offsets: Any, lanes: int, group: int) -> Any:
         site += 1
 
 
-@compiled
+@part
 def _start(
     state: Any,
     partial: Any,
@@ -144,21 +143,18 @@ def _start(
         store(state, 0, fill(state, 1.0))
 
 
-@compiled
+@part
 def _evolve(state: Any, steps: Any, block_rows: Any, cosine: Any, sine: Any, fold_tables: Any, size: int) -> None:
     for t in range(steps.shape[0]):
         k = steps[t, 1]
         if steps[t, 0] == 0:
-            if block_rows[k, 13]:
-                _rotate_plain(state, block_rows[k], cosine, sine, size)
-            else:
-                _rotate_block(state, block_rows[k], cosine, sine, size)
+            _rotate_block(state, block_rows[k], cosine, sine, size)
         else:
             at = 2 * k * size
             _apply_fold(state, fold_tables[at : at + size], fold_tables[at + size : at + 2 * size], size)
 
 
-@compiled
+@part
 def _forward(
     first: int,
     last: int,
@@ -205,7 +201,7 @@ def _forward(
             site, fresh = site + 1, True
 
 
-@compiled
+@part
 def _backward(
     first: int,
     last: int,
@@ -265,10 +261,7 @@ def _backward(
             t = steps.shape[0] - 1 - i
             k = steps[t, 1]
             if steps[t, 0] == 0:
-                if block_rows[k, 13]:
-                    _undo_plain(state, adjoint, block_rows[k], cosine, sine, slopes, size)
-                else:
-                    _undo_block(state, adjoint, block_rows[k], cosine, sine, unit, slopes, size)
+                _undo_block(state, adjoint, block_rows[k], cosine, sine, unit, slopes, size)
             else:
                 at = 2 * k * size
                 c, s = fold_tables[at : at + size], fold_tables[at + size : at + 2 * size]

@@ -44,13 +44,22 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(element, kind.width))  # type: ignore[no-untyped-call]
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any, vector: Vector) -> Any:
+def address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Where vector `index` of an array lies: a value of the code that is being written."""
     data = context.make_array(array_type)(context, builder, array).data
-    pointer = context.get_value_type(vector).as_pointer()
+    pointer = context.get_value_type(Vector(array_type.dtype)).as_pointer()
     return builder.gep(builder.bitcast(data, pointer), [index])
 
 
-def _llvm(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+def llvm(builder: Any, name: str, *arguments: Any) -> Any:
+    """A call of LLVM's intrinsic of this name on vectors, which gives a vector of the same type."""
+    kind = arguments[0].type
+    bits = 32 if isinstance(kind.element, ir.FloatType) else 64
+    function = _declared(builder, f"llvm.{name}.v{kind.count}f{bits}", kind, [kind] * len(arguments))
+    return builder.call(function, arguments)
+
+
+def _declared(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
     declare: Any = cgutils.get_or_insert_function
     return declare(builder.module, ir.FunctionType(result, arguments), name)
 
@@ -61,7 +70,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     vector = Vector(array.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_address(context, builder, array, args[0], args[1], vector), align=4)
+        return builder.load(address(context, builder, array, args[0], args[1]), align=4)
 
     return vector(array, types.int64), generate
 
@@ -71,7 +80,7 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index] = value."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _address(context, builder, array, args[0], args[1], value), align=4)
+        builder.store(args[2], address(context, builder, array, args[0], args[1]), align=4)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value), generate
@@ -107,9 +116,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, fused where the machine fuses."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = args[0].type
-        function = _llvm(builder, f"llvm.fmuladd.v{a.width}f{a.dtype.bitwidth}", kind, [kind] * 3)
-        return builder.call(function, args)
+        return llvm(builder, "fmuladd", *args)
 
     return a(a, a, a), generate
 
@@ -135,7 +142,7 @@ def parity(typing: Any, bits: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = ir.IntType(64)
-        function = _llvm(builder, "llvm.ctpop.i64", word, [word])
+        function = _declared(builder, "llvm.ctpop.i64", word, [word])
         return builder.and_(builder.call(function, args), ir.Constant(word, 1))
 
     return types.int64(types.int64), generate
@@ -154,7 +161,6 @@ def sincos(typing: Any, angle: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = args[0].type
         whole = ir.VectorType(ir.IntType(bits), angle.width)
-        suffix = f"v{angle.width}f{bits}"
 
         def number(value: float) -> Any:
             return ir.Constant(kind, [value] * angle.width)
@@ -162,15 +168,12 @@ def sincos(typing: Any, angle: Any) -> Any:
         def integer(value: int) -> Any:
             return ir.Constant(whole, [value] * angle.width)
 
-        def call(name: str, *arguments: Any) -> Any:
-            return builder.call(_llvm(builder, f"llvm.{name}.{suffix}", kind, [kind] * len(arguments)), arguments)
-
         x = args[0]
-        k = call("rint", builder.fmul(x, number(2 / math.pi)))
+        k = llvm(builder, "rint", builder.fmul(x, number(2 / math.pi)))
         r, minus = x, builder.fneg(k)
         for part in _half_pi(angle.dtype):
-            r = call("fma", minus, number(part), r)
-        small = builder.fcmp_ordered("<=", call("fabs", r), number(1.0))
+            r = llvm(builder, "fma", minus, number(part), r)
+        small = builder.fcmp_ordered("<=", llvm(builder, "fabs", r), number(1.0))
         r = builder.select(small, r, number(math.nan))
         square = builder.fmul(r, r)
         series = []
@@ -179,10 +182,10 @@ def sincos(typing: Any, angle: Any) -> Any:
             total = None
             for n in reversed(powers):
                 term = number((-1) ** (n // 2) / math.factorial(n))
-                total = term if total is None else call("fmuladd", total, square, term)
+                total = term if total is None else llvm(builder, "fmuladd", total, square, term)
             series.append(total)
         sine, cosine = builder.fmul(series[0], r), series[1]
-        cast = _llvm(builder, f"llvm.fptosi.sat.v{angle.width}i{bits}.{suffix}", whole, [kind])
+        cast = _declared(builder, f"llvm.fptosi.sat.v{angle.width}i{bits}.v{angle.width}f{bits}", whole, [kind])
         quadrant = builder.call(cast, [k])
 
         def bit(value: Any, mask: int) -> Any:
@@ -194,7 +197,8 @@ def sincos(typing: Any, angle: Any) -> Any:
         c = builder.select(bit(builder.add(quadrant, integer(1)), 2), builder.fneg(c), c)
         return context.make_tuple(builder, signature.return_type, [s, c])
 
-    return types.UniTuple(angle, 2)(angle), generate
+    pair: Any = types.UniTuple(angle, 2)  # type: ignore[no-untyped-call]
+    return pair(angle), generate
 
 
 _DEGREE = {32: 10, 64: 18}  # of the Taylor series

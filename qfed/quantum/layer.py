@@ -127,6 +127,11 @@ class QuantumLayer(nn.Module):
         return result if result.dtype == inputs.dtype else result.to(inputs.dtype), gradients
 
     @property
+    def compiled_for(self) -> tuple[int, ...]:
+        """Numbers of features that this layer has run or been compiled for."""
+        return tuple(self._runners)
+
+    @property
     def wires(self) -> tuple[Any, ...] | None:
         """Labels of the wires, None where the device leaves them to the circuit."""
         return self._circuit.wires

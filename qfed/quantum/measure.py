@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from qfed.quantum.compiler import compiled
+from qfed.quantum.compiler import part
 from qfed.quantum.lanes import add, fill, fma, load, mul, neg, parity, store
 from qfed.quantum.walsh import transform
 
 
-@compiled
+@part
 def measure(
     state: Any,
     diagonal: Any,
@@ -56,7 +56,7 @@ def measure(
             store(out, outcomes[k, p], fma(re, re, fma(im, im, load(out, outcomes[k, p]))))
 
 
-@compiled
+@part
 def pull(
     state: Any,
     adjoint: Any,

@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 from qfed.quantum.blocks import rotate_one, slope_one
-from qfed.quantum.compiler import compiled
+from qfed.quantum.compiler import part
 from qfed.quantum.lanes import add, fill, fma, load, mul, neg, store
 
 
-@compiled
+@part
 def single_wires(prefix: Any, cosine: Any, sine: Any, wires: Any, count: int) -> None:
     """phi_b of all wires."""
     for b in range(count):
@@ -27,7 +27,7 @@ def single_wires(prefix: Any, cosine: Any, sine: Any, wires: Any, count: int) ->
         rotate_one(wires, 4 * prefix[k, 4], prefix[k, 1], prefix[k, 2], prefix[k, 3], cosine, sine, prefix[k, 0])
 
 
-@compiled
+@part
 def build(wires: Any, partial: Any, state: Any, count: int, whole: bool) -> None:
     """partial <- P_0 .. P_{W-1}; and, if `whole`, state <- tensor_b phi_b."""
     size = 1 << count
@@ -50,7 +50,7 @@ def build(wires: Any, partial: Any, state: Any, count: int, whole: bool) -> None
             store(target, size + start + half + p, high_im)
 
 
-@compiled
+@part
 def pull(wires: Any, partial: Any, adjoint: Any, pulled: Any, count: int) -> None:
     """pulled (4 W,) <- adjoint of every phi_b; destroys adjoint."""
     size = 1 << count
@@ -77,7 +77,7 @@ def pull(wires: Any, partial: Any, adjoint: Any, pulled: Any, count: int) -> Non
         store(pulled, 4 * b + 3, t_im)
 
 
-@compiled
+@part
 def undo_wires(prefix: Any, cosine: Any, sine: Any, wires: Any, pulled: Any, out: Any) -> None:
     """out[row] = dL/dt of the prefix's rows; destroys wires and pulled."""
     for i in range(prefix.shape[0]):

@@ -15,7 +15,8 @@ from functools import cached_property
 
 import numpy as np
 
-from qfed.quantum.plan import Ints, Plan
+from qfed.quantum.plan import Plan
+from qfed.quantum.program import Ints
 
 
 @dataclass(frozen=True)

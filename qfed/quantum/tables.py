@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from qfed.quantum.compiler import compiled
+from qfed.quantum.compiler import part
 from qfed.quantum.lanes import fill, fma, load, neg, sincos, store
 from qfed.quantum.walsh import fold_phases
 
 
-@compiled
-def _of_weights(row: int, starts: Any, source: Any, factor: Any, constant: Any, features: int, weights: Any) -> float:
+@part
+def _of_weights(row: int, starts: Any, source: Any, factor: Any, constant: Any, features: int, weights: Any) -> Any:
     angle = constant[row]
     for e in range(starts[row], starts[row + 1]):
         if source[e] >= features:
@@ -25,7 +25,7 @@ def _of_weights(row: int, starts: Any, source: Any, factor: Any, constant: Any, 
     return angle
 
 
-@compiled
+@part
 def site_tables(
     shared: Any,
     rows: int,
@@ -77,7 +77,7 @@ def site_tables(
     store(sine, 2 * rows + 1, fill(cosine, 0.0))
 
 
-@compiled
+@part
 def own_tables(
     own: Any,
     starts: Any,
@@ -112,7 +112,7 @@ def own_tables(
         store(sine, 2 * row + 1, neg(s))
 
 
-@compiled
+@part
 def pull_angles(
     slopes: Any, rows: int, starts: Any, source: Any, factor: Any, features: int, of_inputs: Any, of_weights: Any
 ) -> None:
@@ -134,7 +134,7 @@ def pull_angles(
                 store(of_weights, at, fma(f, slope, load(of_weights, at)))
 
 
-@compiled
+@part
 def into_lanes(values: Any, start: int, stop: int, lanes: int, vectors: Any) -> None:
     """Records start .. stop of values (B, C) -> vectors (C,), zero beyond them."""
     for b in range(start, stop):
@@ -145,7 +145,7 @@ def into_lanes(values: Any, start: int, stop: int, lanes: int, vectors: Any) -> 
             vectors[c * lanes + lane] = 0.0
 
 
-@compiled
+@part
 def out_of_lanes(vectors: Any, start: int, stop: int, lanes: int, values: Any) -> None:
     """vectors (C,) -> records start .. stop of values (B, C)."""
     for c in range(values.shape[1]):

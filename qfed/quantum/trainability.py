@@ -36,39 +36,53 @@ class Trainability:
 
     @property
     def barren(self) -> bool:
-        """Whether even the weight with the largest gradients has next to none."""
-        return self.largest < self.floor
+        """Whether even the weight with the largest gradients has next to none; a circuit without weights is not."""
+        return len(self.variances) > 0 and self.largest < self.floor
 
 
 def trainability(
-    layer: QuantumLayer,
-    features: int,
+    circuit: QuantumLayer,
+    features: int | None = None,
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     draws: int = 100,
     weight_range: float = 2 * math.pi,
+    input_range: float = 2 * math.pi,
+    around_present: bool = False,
     floor: float = 1e-3,
 ) -> Trainability:
-    """Measure a layer's gradient variances, and warn (log "qfed.quantum") where they are below `floor`.
+    """Measure a circuit's gradient variances, and warn (log "qfed.quantum") where they are below `floor`.
 
-    Weights are drawn uniformly from [-weight_range / 2, weight_range / 2) (give a small range to judge a
-    small-angle initialisation), inputs from [-pi, pi). Raises CircuitError for fewer than 2 draws.
+    Weights are drawn uniformly from an interval of length `weight_range` around 0, or around the layer's present
+    weights (a small range then judges a small-angle initialisation); inputs from [-input_range / 2, input_range / 2).
+    `features` is the number of inputs of a record: the one that the layer has run with, or that its wires suggest,
+    unless given. Without a `generator` it is one with seed 0, so that the same circuit gives the same figures. Raises
+    CircuitError for fewer than 2 draws, for something else than a QuantumLayer, or when `features` has to be given.
     """
+    if not isinstance(circuit, QuantumLayer):
+        raise CircuitError(
+            f"trainability takes a QuantumLayer, got circuit={type(circuit).__name__}; wrap a QNode or function as "
+            "QuantumLayer(function, weight_shapes, wires=...), or give the layer of a model"
+        )
     if draws < 2:
         raise CircuitError(f"a variance needs at least 2 draws, got draws={draws}; 100 is a good number")
-    runner = layer.runner(features)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    features = _features(circuit) if features is None else features
+    runner = circuit.runner(features)
     width = runner.layout(features).width
-    count = layer.flat_weights(torch.zeros((), dtype=torch.float64)).shape[0]
+    present = circuit.flat_weights(torch.zeros((), dtype=torch.float64)).detach().cpu()
+    count = present.shape[0]
+    centre = present if around_present else torch.zeros(count, dtype=torch.float64)
     gradients = []
     for _ in range(draws):
-        x = (torch.rand(_RECORDS, features, generator=generator, dtype=torch.float64) * 2 - 1) * math.pi
-        w = (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5) * weight_range
+        x = (torch.rand(_RECORDS, features, generator=generator, dtype=torch.float64) - 0.5) * input_range
+        w = centre + (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5) * weight_range
         _, pull = runner.per_sample(x, w)
         basis = torch.eye(width, dtype=torch.float64)
         gradients.append(torch.stack([pull(row.expand(_RECORDS, -1))[1] for row in basis]))
     samples = torch.stack(gradients, dim=1).flatten(1, 2)  # (outputs, draws * records, P)
     variances = samples.var(dim=1).mean(dim=0)
-    wires = len(layer.wires) if layer.wires is not None else features
+    wires = len(circuit.wires) if circuit.wires is not None else features
     found = Trainability(variances, float(variances.max()) if count else 0.0, 1 / (2**wires + 1), floor)
     if found.barren:
         _LOG.warning(
@@ -79,3 +93,20 @@ def trainability(
             found.random_circuit,
         )
     return found
+
+
+def _features(circuit: QuantumLayer) -> int:
+    """Inputs of a record: as the layer has run with, one a wire, or an amplitude each; raises CircuitError."""
+    if len(circuit.compiled_for) == 1:
+        return circuit.compiled_for[0]
+    wires = None if circuit.wires is None else len(circuit.wires)
+    for features in () if wires is None else (wires, 2**wires):
+        try:
+            circuit.runner(features)
+        except CircuitError:
+            continue
+        return features
+    raise CircuitError(
+        f"the number of features cannot be told from the circuit, which has wires={circuit.wires}; give it: "
+        "trainability(circuit, features=...)"
+    )

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from qfed.quantum.compiler import compiled
+from qfed.quantum.compiler import part
 from qfed.quantum.lanes import add, fill, fma, load, mul, neg, store
 
 
-@compiled
+@part
 def transform(values: Any, size: int) -> None:
     """In place on an array of vectors; two bits a pass."""
     half = 1
@@ -35,7 +35,7 @@ def transform(values: Any, size: int) -> None:
             store(values, p + half, add(a, neg(b)))
 
 
-@compiled
+@part
 def transform_numbers(values: Any) -> None:
     """In place on an array of numbers."""
     half = 1
@@ -49,7 +49,7 @@ def transform_numbers(values: Any) -> None:
         half *= 2
 
 
-@compiled
+@part
 def fold_phases(members: Any, first: int, last: int, angles: Any, phases: Any) -> None:
     """phases (N,) <- Phi_p = -1/2 sum_j sign_j angle_j (-1)^(z_j . p) of a fold; angles are the shared ones."""
     phases[:] = 0.0
@@ -58,7 +58,7 @@ def fold_phases(members: Any, first: int, last: int, angles: Any, phases: Any) -
     transform_numbers(phases)
 
 
-@compiled
+@part
 def apply_fold(state: Any, cosine: Any, sine: Any, size: int) -> None:
     """psi_p <- exp(i Phi_p) psi_p."""
     for p in range(size):
@@ -68,7 +68,7 @@ def apply_fold(state: Any, cosine: Any, sine: Any, size: int) -> None:
         store(state, p + size, fma(s, re, mul(c, im)))
 
 
-@compiled
+@part
 def undo_fold(
     state: Any,
     adjoint: Any,

@@ -35,7 +35,7 @@ from qfed.federation.local import learner_for
 from qfed.federation.result import Comparison, RunResult, SiteRecord
 from qfed.federation.runfolder import Checkpoint
 from qfed.federation.statement import privacy_statement
-from qfed.models import save_model
+from qfed.models import save_model, warn_of_plateau
 from qfed.report import write_report, write_result
 from qfed.simulation.arms import LABELS, Arm, compare, pooled, run_arm
 from qfed.simulation.provision import make_keys
@@ -79,7 +79,8 @@ def simulate(
     _require_extras(resolved, report=out is not None)
     data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
     _warn_of_denominator(resolved, [len(site.train) for site in data])
-    learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
+    learner = learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
+    warn_of_plateau(learner.model, resolved.model)
     keys = make_keys(resolved, data)
     run = hashlib.sha256(to_toml(resolved).encode()).hexdigest()[:16]
     seconds = {"preparation": time.monotonic() - began}

@@ -30,7 +30,8 @@ from qfed.privacy.ledger import Ledger, Limits
 from qfed.simulation.provision import Keys, provision
 
 # Named by reference, as Flower names an app's components: the library does not import the packages above it.
-SERVER_APP, CLIENT_APP, CLOSE_SITES = "qfed_server.app:app", "qfed_client.app:app", "qfed_client.app:close_sites"
+SERVER_APP, CLIENT_APP = "qfed_server.app:app", "qfed_client.app:app"
+PREPARE_ROUND, CLOSE_SITES = "qfed_client.app:prepare_round", "qfed_client.app:close_sites"
 
 LABELS = {
     "twin": "classical twin",
@@ -78,7 +79,8 @@ def run_arm(config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, f
             run_on_ray(server_app, client_app, sites, server_config, bundle)
         else:
             fails = _failures(config.simulation.failures)
-            run_in_process(server_app, client_app, sites, server_config, {**client_config, "qfed-warm": "yes"}, fails)
+            warm = {**client_config, "qfed-warm": "yes"}
+            run_in_process(server_app, client_app, sites, server_config, warm, fails, component(PREPARE_ROUND))
     except QuorumLost:
         if place.checkpoint().final is None and not place.checkpoint().rounds:
             raise  # nothing was learned; a run that stopped later has a model and a history to show

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from qfed.config import ModelConfig
+from qfed.config import ARCHITECTURES, ModelConfig
 from qfed.errors import CircuitError, ConfigError, ShapeError
 from qfed.models import build, flatten, load_model, save_model, unflatten
 
@@ -44,7 +44,7 @@ def test_flat_vector_round_trip() -> None:
     model, other = build(ModelConfig(), 5, 2, seed=1), build(ModelConfig(), 5, 2, seed=2)
     vector = flatten(model)
     assert vector.dtype == np.float32
-    assert vector.shape == (5 * 4 + 4 + 24 + 4 * 2 + 2,)
+    assert vector.shape == (5 * 4 + 4 + 32 + 4 * 2 + 2,)
     place = dict(other.named_parameters())["encoder.weight"]
     unflatten(other, vector)
     np.testing.assert_array_equal(flatten(other), vector)
@@ -54,10 +54,25 @@ def test_flat_vector_round_trip() -> None:
     assert flatten(other).any()
 
 
-@pytest.mark.parametrize("shape", [(57,), (59,), (58, 1), (0,)])
+@pytest.mark.parametrize("shape", [(65,), (67,), (66, 1), (0,)])
 def test_vector_of_another_size_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match=r"58 parameters, got a vector of shape \("):
+    with pytest.raises(ShapeError, match=r"66 parameters, got a vector of shape \("):
         unflatten(build(ModelConfig(), 5, 2, seed=1), np.zeros(shape, dtype=np.float32))
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "twin"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_model_of_the_library_comes_back(tmp_path: Path, name: str, kind: str) -> None:
+    config = ModelConfig.model_validate({"architecture": name, "kind": kind, "angle_limit": 0.7})
+    schema = CLASSES | {"features": [f"pixel {i}" for i in range(64)]}
+    model = build(config, 64, 2, seed=4)
+    save_model(tmp_path, config, schema, flatten(model))
+    x = np.linspace(-1, 1, 192).reshape(3, 64)
+    with torch.no_grad():
+        expected = torch.softmax(model(torch.tensor(x, dtype=torch.float32)), dim=1).numpy()
+    loaded = load_model(tmp_path)
+    assert loaded.config == config
+    np.testing.assert_allclose(loaded.predict(x), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["hybrid", "twin"])
@@ -140,7 +155,7 @@ def arrays(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
         (edit(lambda t: t.pop("schema")), "no usable schema"),
         (edit(lambda t: t["model"].update(wires=99)), "no usable model"),
         (edit(lambda t: t["model"].update(wires=3)), "does not fit model.json"),
-        (edit(lambda t: t["model"].update(circuit="strongly_entangling")), "does not give the outputs"),
+        (edit(lambda t: t["model"].update(angle_limit=0.5)), "does not give the outputs"),
         (arrays(lambda a: a.pop("head.bias")), "does not fit model.json"),
         (arrays(lambda a: a.update({"head.bias": a["head.bias"].astype(np.float64)})), "float32"),
         (arrays(lambda a: a.update({"head.bias": a["head.bias"] * np.float32(np.nan)})), "not finite"),
