@@ -40,7 +40,8 @@ from qfed.secagg.primitives import KEY_SIZE
 from qfed.secagg.reasons import Reason, SecAggMisuse, SecAggRefused
 from qfed.secagg.shamir import SHARE_SIZE
 from qfed.secagg.statement import Place, check_receipt, sign_reply
-from qfed.secagg.store import Answer, ClientStore, Transaction
+from qfed.secagg.store import ClientStore
+from qfed.secagg.transaction import Answer, Transaction
 from qfed.secagg.wire import kind_of
 
 LARGEST_VECTOR = 1 << 28  # coordinates; more is refused before any memory is taken

@@ -31,7 +31,7 @@ from qfed.secagg.messages import (
 from qfed.secagg.primitives import KemKey
 from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import NOTHING, Place, sign_reply
-from qfed.secagg.store import EpochRecord, Transaction
+from qfed.secagg.transaction import EpochRecord, Transaction
 from qfed.secagg.transcript import Bundle, build_transcript, check_enough, open_bundles
 
 

@@ -17,7 +17,7 @@ from secagg_lab import RUN, Lab, identity, make_federation, names
 from qfed.secagg import ClientSession, ClientStore, Reason, SecAggMisuse, SecAggRefused, SecAggState
 from qfed.secagg.messages import UploadRequest
 from qfed.secagg.statement import Place
-from qfed.secagg.store import EpochRecord
+from qfed.secagg.transaction import EpochRecord
 
 PLACE = Place(bytes(32), RUN, 1)
 
