@@ -1,9 +1,9 @@
-"""Puts the figures of tests/bench/results/*.json into the README, between the marks that name them.
+"""Puts the figures of tests/bench/results/*.json into the README, between the marks that name them, and draws them.
 
     python tests/bench/redraw.py [--check]
 
 A mark is `<!-- bench:NAME -->` ... `<!-- /bench -->`; what lies between is replaced by the table of NAME.json. With
---check nothing is written and the exit status says whether the README is up to date.
+--check nothing is written and the exit status says whether the README is up to date. Pictures: quantum.png.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "bench" / "results"
@@ -36,6 +37,60 @@ def redrawn(text: str) -> str:
     return mark.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", text)
 
 
+def draw_quantum() -> None:
+    """Time against qubits and against batch, of every contender."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    tree = json.loads((RESULTS / "quantum.json").read_text(encoding="utf-8"))
+    by_wires, by_batch = _curves(tree["figures"])
+    figure, panes = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained", sharey=True)
+    for pane, curves, label in zip(
+        panes,
+        (by_wires, by_batch),
+        ("qubits (2 layers, batch 64)", "records in the batch (8 qubits, 2 layers)"),
+        strict=True,
+    ):
+        for name, style in CURVES.items():
+            points = sorted(curves.get(name, {}).items())
+            if points:
+                pane.plot(*zip(*points, strict=True), style[0], color=style[1], label=style[2])
+        pane.set(yscale="log", xlabel=label)
+        pane.grid(alpha=0.3)
+    panes[1].set_xscale("log", base=2)
+    panes[0].set_ylabel("ms, forward and per-sample gradients")
+    panes[0].legend(frameon=False)
+    figure.suptitle("One core, float32, median; lower is better")
+    figure.savefig(RESULTS / "quantum.png", dpi=110)
+
+
+CURVES = {
+    "ours": ("o-", "#0b6e4f", "qfed"),
+    "jax": ("s--", "#8250c4", "PennyLane-JAX, jit(vmap(grad))"),
+    "torchquantum": ("^--", "#b35900", "TorchQuantum"),
+    "vmap": ("d:", "#2f5fc4", "default.qubit under torch.func"),
+    "loop": ("x:", "#777777", "TorchLayer, record by record"),
+}
+
+
+def _curves(figures: list[dict[str, Any]]) -> tuple[dict[str, dict[int, float]], dict[str, dict[int, float]]]:
+    """Milliseconds by contender and qubits, and by contender and batch, at 2 layers."""
+    by_wires: dict[str, dict[int, float]] = {}
+    by_batch: dict[str, dict[int, float]] = {}
+    for figure in figures:
+        found = re.fullmatch(r"(\d+) wires, 2 layers(?:, batch (\d+))?: (\w+)", figure["name"])
+        if found is None or figure["unit"] != "ms":
+            continue
+        wires, batch, name = int(found[1]), int(found[2] or 64), found[3]
+        if batch == 64:
+            by_wires.setdefault(name, {})[wires] = figure["value"]
+        if wires == 8 and name in ("ours", "jax", "vmap"):
+            by_batch.setdefault(name, {})[batch] = figure["value"]
+    return by_wires, by_batch
+
+
 def main() -> None:
     """Renew or check the README."""
     readme = ROOT / "README.md"
@@ -46,6 +101,7 @@ def main() -> None:
             0 if old == new else "README.md is not what tests/bench/results says: run python tests/bench/redraw.py"
         )
     readme.write_text(new, encoding="utf-8")
+    draw_quantum()
 
 
 if __name__ == "__main__":
