@@ -25,24 +25,25 @@ from qfed.federation import wire
 from qfed.federation.contribution import greatest_weight, layout_of, policy_of
 from qfed.federation.local import Job, Learner, experiment_rng, learner_for
 from qfed.privacy.ledger import Ledger, Limits
-from qfed.secagg import ClientSession, ClientStore, Federation, Identity, encode
+from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, client_session, encode
 
 
 class Site:
     """A site's folder, opened. Keep it open between messages only where no other process serves the same folder.
 
-    A `simulated` site does not wait for the disk: its state survives the process, but not a loss of power.
+    Only a `simulated` site may send updates in clear, and only if its policy lets it; one that is deployed never does.
+    A simulated site does not wait for the disk either: its state survives the process, but not a loss of power.
     """
 
     def __init__(self, folder: Path, *, simulated: bool = False) -> None:
-        self.folder = folder
+        self.folder, self._simulated = folder, simulated
         self.config: SiteConfig = load_site(folder / "site.toml")
-        self._federation = Federation.load(folder / "federation.json")
+        self._federation = self._read_federation()
         limits = Limits(self.config.policy.epsilon, self.config.policy.delta)
         self._store = ClientStore(folder / "secagg.db", durable=not simulated)
         self._ledger = Ledger(folder / "ledger.db", limits, durable=not simulated)
         self._threads = 1 if simulated else os.cpu_count() or 1  # a simulation has a site or more for each core
-        self._sessions: dict[str, ClientSession] = {}
+        self._sessions: dict[str, ClientSession | GroupedSession] = {}
         self._runs: dict[str, RunConfig] = {}
         self._opened: tuple[tuple[str, int], Callable[[], SiteData]] | None = None
 
@@ -51,12 +52,21 @@ class Site:
         self._store.close()
         self._ledger.close()
 
+    def _read_federation(self) -> Federation:
+        return Federation.load(self.folder / "federation.json", self.config.coordinator)
+
     @cached_property
     def _identity(self) -> Identity:
         return Identity.load(self.folder / "identity.key")
 
     def join(self, run: str, config_toml: str) -> str:
-        """Agree to a run, or refuse it (PolicyRefused) before any record is read; the site's name."""
+        """Agree to a run, or refuse it (PolicyRefused) before any record is read; the site's name.
+
+        A federation file that was replaced since is taken up here; its store refuses a version older than one used.
+        """
+        if (federation := self._read_federation()).digest != self._federation.digest:
+            self._federation = federation
+            self._sessions.clear()
         file = self._run_file(run)
         file.parent.mkdir(exist_ok=True)
         draft = file.with_suffix(".asked")
@@ -84,8 +94,10 @@ class Site:
             raise PolicyRefused(
                 f"this site runs built-in circuits only, the run asks for code in {config.model.circuit!r}"
             )
-        if config.secagg.mode == "off" and policy.require_secagg:
-            raise PolicyRefused('this site refuses to send updates in clear, got secagg.mode="off"')
+        if config.secagg.mode == "off" and (policy.require_secagg or not self._simulated):
+            raise PolicyRefused(
+                'this site refuses to send updates in clear, got secagg.mode="off", which exists in simulations only'
+            )
         if (
             config.secagg.mode == "on"
             and policy_of(config, self._federation.policy.federation_id) != self._federation.policy
@@ -104,12 +116,14 @@ class Site:
             file = self._run_file(run)
             if not file.exists():
                 raise LocalProtocolError(f"this site has not agreed to run={run!r}")
-            self._runs[run] = load_config(file)
+            config = load_config(file)
+            self._check(config)  # settings may have changed since it agreed
+            self._runs[run] = config
         return self._runs[run]
 
-    def _session(self, run: str) -> ClientSession:
+    def _session(self, run: str) -> ClientSession | GroupedSession:
         if run not in self._sessions:
-            self._sessions[run] = ClientSession(
+            self._sessions[run] = client_session(
                 self._identity, self._federation, self._store, run, threads=self._threads
             )
         return self._sessions[run]

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from qfed.cli import config, ledger, models, simulate, warmup
+from qfed.cli import config, federation, ledger, models, simulate, site, warmup
 from qfed.errors import MissingExtra, QfedError
 
 _INTERRUPTED = 130
@@ -45,8 +45,10 @@ def _root(
 app.command("simulate")(simulate.simulate)
 app.command("warmup")(warmup.warmup)
 app.add_typer(config.app, name="config")
+app.add_typer(federation.app, name="federation")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")
+app.add_typer(site.app, name="site")
 for _plugin in entry_points(group="qfed.commands"):
     app.add_typer(_plugin.load(), name=_plugin.name)
 

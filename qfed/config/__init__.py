@@ -4,7 +4,7 @@ from qfed.config.data import EMBEDDED, CategoricalColumn, Column, DataConfig, Nu
 from qfed.config.federation import FederationConfig, SecAggConfig
 from qfed.config.model import ARCHITECTURES, CIRCUITS, MAX_WIRES, ModelConfig
 from qfed.config.privacy import PrivacyConfig
-from qfed.config.reader import anchored, environment, load_config, load_site, replace, to_toml
+from qfed.config.reader import anchored, environment, load_config, load_site, replace, to_toml, to_tree
 from qfed.config.schema import Failure, RunConfig, SimulationConfig, TrainingConfig
 from qfed.config.site import SiteConfig, SitePolicy
 
@@ -34,4 +34,5 @@ __all__ = [
     "load_site",
     "replace",
     "to_toml",
+    "to_tree",
 ]

@@ -8,6 +8,24 @@ from pydantic import Field
 
 from qfed.config.section import Count, Number, Positive, Section, Whole
 
+Strategy = Literal[
+    "fedavg",
+    "fedavgm",
+    "fedprox",
+    "fedadam",
+    "fedyogi",
+    "fedadagrad",
+    "krum",
+    "multikrum",
+    "median",
+    "trimmed_mean",
+    "bulyan",
+]
+ROBUST = ("krum", "multikrum", "median", "trimmed_mean", "bulyan")
+"""Strategies that compare single updates, or the means of groups; all others need the mean only."""
+
+Decay = Annotated[Number, Field(ge=0, lt=1)]
+
 
 class FederationConfig(Section):
     """Who takes part and how answers are merged."""
@@ -22,10 +40,50 @@ class FederationConfig(Section):
     """Failed rounds in a row after which the run ends."""
     weighting: Literal["records", "uniform"] = "records"
     """Weight of a site in the mean: its number of records (hidden in the masked sum), or one each."""
-    strategy: Literal["fedavg"] = "fedavg"
-    """Server optimiser applied to the mean update."""
-    server_learning_rate: Positive = 1.0
-    """Step size of the server optimiser."""
+    strategy: Strategy = "fedavg"
+    """How the sites' updates become a step: fedavg, fedprox (arXiv 1812.06127), fedavgm (arXiv 1909.06335), fedadam,
+    fedyogi, fedadagrad (arXiv 2003.00295) need the mean only; krum, multikrum (arXiv 1703.02757), median, trimmed_mean
+    (arXiv 1803.01498) and bulyan (arXiv 1802.07927) withstand poisoned updates and need `groups`."""
+    server_learning_rate: Positive | None = None
+    """Step size of the server optimiser; leave out for 1, or 0.1 for fedadam and fedadagrad, 0.01 for fedyogi."""
+    server_momentum: Decay = 0.9
+    """Momentum of fedavgm."""
+    beta1: Decay = 0.9
+    """Decay of the first moment of fedadam and fedyogi."""
+    beta2: Decay = 0.99
+    """Decay of the second moment of fedadam and fedyogi."""
+    tau: Positive = 1e-3
+    """What is added to the root of the second moment in fedadam, fedyogi and fedadagrad; smaller adapts more."""
+    proximal_mu: Positive = 0.1
+    """Weight mu of the term mu/2 |w - w_global|^2 that holds a site's model near the global one (fedprox)."""
+    groups: Annotated[Whole, Field(ge=2, le=1024)] | None = None
+    """Groups, drawn at random each epoch, whose sums are opened one by one so that a robust strategy can compare
+    their means; each reveals its sum to the aggregator. Leave out for one sum over all sites."""
+    byzantine: Annotated[Whole, Field(ge=0)] = 1
+    """Poisoned groups (in clear: sites) that a robust strategy withstands: f of Krum and Bulyan, the values cut off
+    at each end by trimmed_mean."""
+
+    @property
+    def robust(self) -> bool:
+        """Whether the strategy compares several updates."""
+        return self.strategy in ROBUST
+
+    @property
+    def least_parts(self) -> int:
+        """Updates (or group means) that the strategy needs to withstand `byzantine` poisoned ones.
+
+        2f + 1 for a median or trimmed mean, 2f + 3 for Krum (Blanchard et al., 2017), 4f + 3 for Bulyan (El Mhamdi et
+        al., 2018); 1 for what needs the mean only.
+        """
+        match self.strategy:
+            case "median" | "trimmed_mean":
+                return 2 * self.byzantine + 1
+            case "krum" | "multikrum":
+                return 2 * self.byzantine + 3
+            case "bulyan":
+                return 4 * self.byzantine + 3
+            case _:
+                return 1
 
 
 class SecAggConfig(Section):

@@ -77,7 +77,13 @@ def load_site(path: str | os.PathLike[str]) -> SiteConfig:
 
 def to_toml(config: RunConfig | SiteConfig) -> str:
     """The resolved configuration as TOML; reading it back gives an equal object."""
-    return tomli_w.dumps(_without_none(config.model_dump(mode="json")))
+    return tomli_w.dumps(to_tree(config))
+
+
+def to_tree(config: RunConfig | SiteConfig) -> dict[str, Any]:
+    """The resolved configuration as a tree of what TOML can hold, by section."""
+    tree: dict[str, Any] = _without_none(config.model_dump(mode="json"))
+    return tree
 
 
 def replace(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:

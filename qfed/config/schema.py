@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from qfed.config.data import DataConfig
-from qfed.config.federation import FederationConfig, SecAggConfig
+from qfed.config.federation import ROBUST, FederationConfig, SecAggConfig
 from qfed.config.model import ModelConfig
 from qfed.config.privacy import PrivacyConfig
 from qfed.config.section import Count, Number, Positive, Section, Whole
@@ -82,4 +82,46 @@ class RunConfig(Section):
                     f"simulation.failures names site={failure.site}, round={failure.round}, but there are "
                     f"{self.federation.sites} sites (from 0) and {self.training.rounds} rounds (from 1)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _updates_to_compare(self) -> Self:
+        """A robust strategy compares updates; under secure aggregation those of groups, and only if asked for."""
+        federation, strategy = self.federation, self.federation.strategy
+        hidden = self.secagg.mode == "on"
+        if federation.robust and hidden and federation.groups is None:
+            raise ValueError(
+                f"federation.strategy={strategy!r} compares single updates, which secure aggregation hides from the "
+                "aggregator; set federation.groups: sites are drawn into groups of at least three, each is aggregated "
+                "securely, and the strategy compares the groups' means (each group's sum is then seen)"
+            )
+        if federation.groups is None:
+            parts, of = federation.sites, "sites"
+        else:
+            parts, of = federation.groups, "groups"
+            if not federation.robust:
+                raise ValueError(
+                    f"federation.groups={parts} lets the aggregator see each group's sum and serves the strategies "
+                    f"{', '.join(ROBUST)} only, got strategy={strategy!r}; leave groups out"
+                )
+            if not hidden:
+                raise ValueError(
+                    'federation.groups belongs to secure aggregation; with secagg.mode="off" the strategy compares the '
+                    "sites' updates themselves, leave groups out"
+                )
+            if federation.sites // parts < 3:
+                raise ValueError(
+                    f"federation.groups={parts} of sites={federation.sites} leaves fewer than three sites in a group, "
+                    f"and a sum of two hides nobody's part; at most {federation.sites // 3} groups"
+                )
+        if federation.robust and self.privacy.mode not in ("local", "off"):
+            raise ValueError(
+                f"federation.strategy={strategy!r} compares updates one by one, but privacy.mode={self.privacy.mode!r} "
+                'makes noise for the sum over all sites; use privacy.mode="local"'
+            )
+        if parts < federation.least_parts:
+            raise ValueError(
+                f"federation.strategy={strategy!r} with byzantine={federation.byzantine} compares at least "
+                f"{federation.least_parts} updates, got {parts} {of}; use more {of} or a smaller byzantine"
+            )
         return self

@@ -15,7 +15,7 @@ class SitePolicy(Section):
     require_privacy: Flag = True
     """Refuse runs without differential privacy."""
     require_secagg: Flag = True
-    """Refuse runs whose updates would travel in clear."""
+    """Refuse runs whose updates would travel in clear; a deployed site refuses them whatever stands here."""
     own_circuits: Flag = False
     """Accept runs whose circuit is code in a file on this site's disk."""
 
@@ -27,6 +27,9 @@ class SiteConfig(Section):
     """The site's name in the federation file."""
     dataset: str
     """Identifier of its data set in the ledger; the budget belongs to it, not to a run."""
+    coordinator: str | None = None
+    """Fingerprint of the coordinator who may sign this site's federation file; compare it over the telephone and
+    write it here, else whoever can replace the file decides who belongs."""
     records: str = "records.npz"
     """File of the site's records, relative to the folder."""
     rounding_seed: Whole | None = None

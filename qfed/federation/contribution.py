@@ -52,12 +52,15 @@ def policy_of(config: RunConfig, federation_id: str) -> Policy:
     """The pinned policy of secure aggregation that a run's configuration asks for.
 
     Committee, drops and least survivors are those that the design recommends for so many sites unless given; `bits` is
-    the finest quantisation for which n x max_weight x 2^(bits-1) < 2^(w-1). ConfigError when given terms do not fit.
+    the finest quantisation for which n x max_weight x 2^(bits-1) < 2^(w-1). With groups, all of a group are its
+    committee, and drops and least survivors count within it. ConfigError when given terms do not fit.
     """
     n, weight, secagg = config.federation.sites, greatest_weight(config), config.secagg
     finest = secagg.ring_bits - 1 - (n * weight).bit_length() + 1
+    groups = config.federation.groups or 1
     terms: dict[str, Any] = {
-        "min_survivors": max(3, math.ceil(config.federation.quorum * n)),
+        "groups": groups,
+        "min_survivors": max(3, math.ceil(config.federation.quorum * (n // groups))),
         "clip": secagg.update_clip,
         "bits": secagg.bits if secagg.bits is not None else min(finest, 24),
         "ring_bits": secagg.ring_bits,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qfed.config import RunConfig, TrainingConfig
+from qfed.config import RunConfig
 from qfed.data import Records, Schema, schema_of
 from qfed.errors import QfedError
 from qfed.federation.contribution import LOSS_CAP, SQUARED_ERROR_CAP, Evaluation, bounded
@@ -101,7 +101,7 @@ class Learner:
         ]  # fmt: skip
         unflatten(self.model, jobs[0].vector)
         receipts = self.plan.train_rounds(
-            self.model, loss(self.schema.task), tasks, optimizer=lambda held: _optimizer(self.config.training, held)
+            self.model, loss(self.schema.task), tasks, optimizer=lambda held: _optimizer(self.config, held)
         )
         return [
             receipt if isinstance(receipt, Exception) else self._update(job.vector, task.weights.numpy())
@@ -164,7 +164,30 @@ def _tensors(records: Records) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(np.ascontiguousarray(records.x)), torch.from_numpy(np.ascontiguousarray(records.y))
 
 
-def _optimizer(training: TrainingConfig, parameters: object) -> torch.optim.Optimizer:
+def _optimizer(config: RunConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    training, held = config.training, list(parameters)
+    optimizer: torch.optim.Optimizer
     if training.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=training.learning_rate)  # type: ignore[arg-type]
-    return torch.optim.SGD(parameters, lr=training.learning_rate, momentum=training.momentum)  # type: ignore[arg-type]
+        optimizer = torch.optim.Adam(held, lr=training.learning_rate)
+    else:
+        optimizer = torch.optim.SGD(held, lr=training.learning_rate, momentum=training.momentum)
+    if config.federation.strategy == "fedprox":
+        _hold_near_start(optimizer, held, config.federation.proximal_mu)
+    return optimizer
+
+
+def _hold_near_start(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], mu: float) -> None:
+    """Add the gradient of mu/2 |w - w_start|^2 at every step (FedProx, arXiv 1812.06127).
+
+    The hook runs when the gradient is final: under differential privacy after clipping and noise. The term depends on
+    no record but through earlier noisy steps, so it costs no privacy, and clipping does not shrink it.
+    """
+    start = [parameter.detach().clone() for parameter in parameters]
+
+    def add_term(*_: object) -> None:
+        with torch.no_grad():
+            for parameter, at in zip(parameters, start, strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - at, alpha=mu)
+
+    optimizer.register_step_pre_hook(add_term)

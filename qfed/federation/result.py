@@ -41,6 +41,17 @@ class Dropout(Record):
     """What the aggregator was told or saw."""
 
 
+class GroupRecord(Record):
+    """A group of sites in a round: what was opened was its sum."""
+
+    sites: tuple[str, ...]
+    """Names of the sites drawn into it."""
+    survivors: int
+    """Sites in its sum; 0 when it failed."""
+    failure: str | None = None
+    """Why it failed; None when it did not."""
+
+
 class RoundRecord(Record):
     """One round, as the aggregator saw it."""
 
@@ -56,6 +67,8 @@ class RoundRecord(Record):
     """Sites in the aggregate."""
     failure: str | None = None
     """Why the round failed as a whole; None when it did not."""
+    groups: tuple[GroupRecord, ...] = ()
+    """Groups whose sums were opened one by one; empty when one sum over all sites was."""
     dropouts: tuple[Dropout, ...] = ()
     """Sites that were asked and are not in the aggregate."""
     bytes_up: int = 0

@@ -3,7 +3,7 @@
     run.json          run identifier, metric
     config.toml       the resolved configuration
     federation.json   roster and pinned policy, signed
-    checkpoint.npz    model (float32) and the history as JSON; replaced atomically after each round
+    checkpoint.npz    model (float32), server optimiser's state and the history as JSON; replaced after each round
 
 Neither torch nor PennyLane is needed to read or write it.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,16 @@ from qfed.errors import StateError
 from qfed.federation.files import write_atomically
 from qfed.federation.result import RoundRecord, Score
 
+_OPTIMIZER = "optimizer."
+
 
 @dataclass(frozen=True)
 class Checkpoint:
     """State after `round` rounds: `vector` (P,) float32 and what happened so far."""
 
     vector: np.ndarray
+    optimizer: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """State of the server optimiser, each (P,) float64; empty for one that carries none."""
     round: int = 0
     initial: Score | None = None
     rounds: tuple[RoundRecord, ...] = ()
@@ -95,7 +100,9 @@ class RunFolder:
             "status": state.status,
         }
         buffer = io.BytesIO()
-        np.savez(buffer, vector=state.vector, history=np.frombuffer(json.dumps(history).encode(), dtype=np.uint8))
+        told = np.frombuffer(json.dumps(history).encode(), dtype=np.uint8)
+        moments = {_OPTIMIZER + name: moment for name, moment in state.optimizer.items()}
+        np.savez(buffer, allow_pickle=False, vector=state.vector, history=told, **moments)
         write_atomically(self.path / "checkpoint.npz", buffer.getvalue())
 
     def checkpoint(self) -> Checkpoint:
@@ -105,10 +112,14 @@ class RunFolder:
             # Opened here: numpy leaves a file that it opened itself open when the archive is broken.
             with file.open("rb") as archive, np.load(archive, allow_pickle=False) as parts:
                 vector, history = parts["vector"], json.loads(parts["history"].tobytes())
+                optimizer = {
+                    name.removeprefix(_OPTIMIZER): parts[name] for name in parts.files if name.startswith(_OPTIMIZER)
+                }
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StateError(f"the checkpoint {file} cannot be read ({error}); start the run anew") from None
         return Checkpoint(
             vector=vector,
+            optimizer=optimizer,
             round=history["round"],
             initial=Score(**history["initial"]) if history["initial"] else None,
             rounds=tuple(RoundRecord(**record) for record in history["rounds"]),

@@ -30,8 +30,14 @@ def privacy_statement(
         if full_batch
         else "dp-accounting, PLD of the Poisson-subsampled Gaussian"
     )
-    hidden = "masked with a committee's keys: the aggregator decodes the sum over the cohort and no site's own update"
+    groups = config.federation.groups
+    over = f"each of {groups} groups of sites, drawn at random," if groups else "the cohort"
+    hidden = f"masked with a committee's keys: the aggregator decodes the sum over {over} and no site's own update"
     not_covered: tuple[str, ...] = _NOT_COVERED if private else (_NO_PRIVACY, *_NOT_COVERED[:2])
+    if groups:
+        not_covered += (
+            f"sums over single groups of about {config.federation.sites // groups} sites: the aggregator sees them",
+        )
     if config.simulation.compare:
         not_covered += ("the comparison runs of this simulation: each is a world of its own with its own budget",)
     return PrivacyStatement(

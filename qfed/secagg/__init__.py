@@ -5,8 +5,10 @@ protocol and the argument for it are in SECURITY.md beside this file; it has had
 """
 
 from qfed.secagg.client import ClientSession
+from qfed.secagg.client_groups import GroupedSession, client_session
 from qfed.secagg.encoding import Block, Layout, decode, encode
 from qfed.secagg.federation import Federation
+from qfed.secagg.groups import Group
 from qfed.secagg.identity import Identity, PublicIdentity
 from qfed.secagg.policy import Policy
 from qfed.secagg.reasons import Reason, SecAggMisuse, SecAggRefused, SecAggState
@@ -22,6 +24,8 @@ __all__ = [
     "ClientStore",
     "EpochSetup",
     "Federation",
+    "Group",
+    "GroupedSession",
     "Identity",
     "Layout",
     "Policy",
@@ -33,6 +37,7 @@ __all__ = [
     "ServerEpoch",
     "ServerRound",
     "ServerSession",
+    "client_session",
     "decode",
     "encode",
 ]

@@ -68,6 +68,7 @@ class ClientSession:
                 )
             if federation.version > seen:
                 step.put_federation_version(federation.version)
+                step.forget_all_but(federation.digest)  # an older version is refused from now on
         self.identity = identity
         self.federation = federation
         self._store = store

@@ -1,4 +1,4 @@
-"""A site's part in an epoch's setup: hello, reveal, setup (members), and the installation of sealed keys.
+"""A site's part in an epoch's setup: hello, reveal, setup (members) or the draw of groups, and the sealed keys.
 
 Each step is one transaction of the store and fixes what it has seen: asked again with the same request the site
 answers the same, asked with another it refuses. So a site opens its nonce for one set of bundles only, deals for
@@ -15,6 +15,7 @@ from dataclasses import replace
 from qfed.secagg import collusion, dealing, primitives
 from qfed.secagg.epoch_view import CommonView, check_confirmed, open_common
 from qfed.secagg.federation import Federation
+from qfed.secagg.groups import Group, draw_groups, recall, remember
 from qfed.secagg.identity import Identity
 from qfed.secagg.messages import (
     ConfirmRequest,
@@ -104,6 +105,42 @@ def setup(step: Transaction, identity: Identity, federation: Federation, place: 
     return reply
 
 
+def draw(step: Transaction, identity: Identity, federation: Federation, place: Place, message: SetupRequest) -> Group:
+    """Check the bundles and nonces that draw the groups, and fix which one this site is in."""
+    record = _begun(step, place)
+    opened = open_bundles(federation, place, message.bundles)
+    _check_own(opened, record, federation.index[identity.name])
+    if record.revealed != b"".join(bundle.digest for bundle in opened):
+        # Not a smaller set either: whoever may leave sites out after the nonces are known draws until it suits him.
+        raise SecAggRefused(Reason.SPLIT_TRANSCRIPT, "groups are drawn from the bundles this site opened its nonce for")
+    groups = draw_groups(federation, place, opened, message.nonces)
+    mine = next(group for group in groups if identity.name in group.index)
+    step.put_epoch(place, replace(record, transcript=mine.draw, setup=remember(federation, mine)))
+    return mine
+
+
+def drawn_group(step: Transaction, federation: Federation, place: Place) -> Group | None:
+    """Return the group that this site was drawn into in the place's epoch, or None."""
+    record = step.epoch(place)
+    kept = b"" if record is None else record.installed or record.setup
+    return recall(federation, kept) if kept else None
+
+
+def settle_group(step: Transaction, federation: Federation, place: Place, group: Group) -> bool:
+    """If the group's keys are installed, finish the draw and forget the keys of earlier groups; whether it is so."""
+    record = step.epoch(place)
+    if record is None or installed(step, replace(place, federation=group.digest)) is None:
+        return False
+    if not record.installed:
+        for epoch in step.epochs_before(place):
+            before = replace(place, epoch=epoch)
+            if (earlier := drawn_group(step, federation, before)) is not None:
+                step.forget_before(replace(before, federation=earlier.digest, epoch=epoch + 1))
+        step.forget_before(place)
+        step.put_epoch(place, EpochRecord(installed=record.setup))
+    return True
+
+
 def header_digest(header: bytes) -> bytes:
     """Return what identifies a member's signed header."""
     return primitives.digest("header", header)
@@ -189,9 +226,11 @@ def _check_revealed(
 ) -> None:
     """Refuse a transcript other than the one for which this site opened its nonce.
 
-    In a small federation sites that did not open are left out, so the transcript may hold fewer bundles.
+    Also where its nonce does not count: else nonces that were opened for one set of bundles could be used to try
+    others, offline, on the sites that are no openers there. In a small federation sites that did not open are left
+    out, so the transcript may hold fewer bundles.
     """
-    if me not in who:
+    if me not in who and not record.revealed:
         return
     known = {record.revealed[at : at + 32] for at in range(0, len(record.revealed), 32)}
     small = len(federation.roster) <= collusion.ALL_SITES_UP_TO

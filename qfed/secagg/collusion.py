@@ -54,6 +54,35 @@ def failure_log2(committee_size: int, recoverable_drops: int, candidates: int, c
     return min(0.0, _log2(probability.numerator) - _log2(probability.denominator))
 
 
+def least_for_groups(sites: int) -> int:
+    """Return how many sites of a roster must take part in a draw of groups: four fifths.
+
+    Else the server could leave honest sites out until colluders fill the groups.
+    """
+    return sites - sites // 5
+
+
+def group_failure_log2(sites: int, groups: int, tolerated: int, corrupt: int) -> float:
+    """Return log2 of the (bound of the) probability that an epoch puts more than `tolerated` corrupt sites together.
+
+    Groups are drawn from the b sites that the server lets take part (at least `least_for_groups`, its worst choice
+    counts), and A times at most until a draw is used (groups.py); -inf when it cannot happen.
+
+        P <= max_b A k sum_{j > tolerated} C(c, j) C(b - c, g - j) / C(b, g)
+        k = min(G, b // (n // G)) groups,   g = ceil(b / k) the largest
+    """
+    worst = Fraction(0)
+    for present in range(max(corrupt, least_for_groups(sites)), sites + 1):
+        count = min(groups, present // (sites // groups))
+        largest = -(-present // count)
+        bad = sum(
+            math.comb(corrupt, j) * math.comb(present - corrupt, largest - j)
+            for j in range(tolerated + 1, min(largest, corrupt) + 1)
+        )
+        worst = max(worst, Fraction(bad * MOST_ATTEMPTS * count, math.comb(present, largest)))
+    return -math.inf if worst == 0 else min(0.0, _log2(worst.numerator) - _log2(worst.denominator))
+
+
 def _log2(value: int) -> float:
     """Return log2 of an integer too large for a float."""
     shift = max(0, value.bit_length() - 64)

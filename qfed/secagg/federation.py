@@ -115,7 +115,9 @@ class Federation:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise _invalid(f"no federation file can be read from path={path}: {type(error).__name__}") from error
+            raise _invalid(
+                f"no federation file can be read from path={path}: {type(error).__name__}; ask the coordinator for it"
+            ) from error
         return _verified(text, coordinator)
 
     @classmethod

@@ -1,7 +1,8 @@
 """Who a site is: a name and two signing keys, Ed25519 and ML-DSA-65.
 
 An identity lives as one JSON file that only its owner may read (mode 0600). What others need is its `public`
-half, which goes into the federation file; people compare its fingerprint over another channel.
+half: a file of its own that goes to the coordinator, and from there into the federation file. People compare its
+fingerprint over another channel; it also stands in the public file, so that a mangled copy is noticed.
 
     fingerprint = first 20 bytes of SHA-256(name, Ed25519 key, ML-DSA-65 key), in groups of four hex digits
 
@@ -23,6 +24,7 @@ from qfed.secagg.reasons import Reason, SecAggMisuse
 from qfed.secagg.wire import check_name
 
 _FORMAT = "qfed-identity-1"
+_PUBLIC_FORMAT = "qfed-public-identity-1"
 
 
 def _invalid(message: str) -> SecAggMisuse:
@@ -61,6 +63,31 @@ class PublicIdentity:
             "ed25519": b64encode(self.ed25519).decode(),
             "mldsa65": b64encode(self.mldsa65).decode(),
         }
+
+    def save(self, path: Path | str) -> None:
+        """Write the public file, readable by everybody; never overwrite one."""
+        value = {"format": _PUBLIC_FORMAT, "fingerprint": self.fingerprint()} | self.to_dict()
+        _create(path, json.dumps(value, indent=1) + "\n", 0o644)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a public file; refuse one that is none, or whose keys are not those of its fingerprint."""
+        try:
+            value = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _invalid(f"no public identity can be read from path={path}: {type(error).__name__}") from error
+        if isinstance(value, dict) and value.get("format") == _FORMAT:
+            raise _invalid(f"path={path} holds PRIVATE keys, which never leave their site; give the public file")
+        if not isinstance(value, dict) or value.pop("format", None) != _PUBLIC_FORMAT:
+            raise _invalid(f"path={path} is not a public identity of format={_PUBLIC_FORMAT}; export it again")
+        mark = value.pop("fingerprint", None)
+        public = cls.from_dict(value)
+        if public.fingerprint() != mark:
+            raise _invalid(
+                f"the keys in path={path} have the fingerprint {public.fingerprint()}, the file says {mark}; it was "
+                "changed on its way, ask the site for its public file again"
+            )
+        return public
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
@@ -109,15 +136,7 @@ class Identity:
             },
             indent=1,
         )
-        try:
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError as error:
-            raise _invalid(f"an identity is never overwritten, but path={path} exists; choose another") from error
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
+        _create(path, text + "\n", 0o600, durable=durable)
 
     @classmethod
     def load(cls, path: Path | str) -> Self:
@@ -144,3 +163,16 @@ def _decode(text: Any) -> bytes:
         return b64decode(text, validate=True)
     except (TypeError, ValueError) as error:
         raise _invalid("a key of an identity is not base64; export it again") from error
+
+
+def _create(path: Path | str, text: str, mode: int, *, durable: bool = True) -> None:
+    """Write a new file, synced to disk if `durable`; one that exists is never overwritten."""
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError as error:
+        raise _invalid(f"an identity is never overwritten, but path={path} exists; choose another") from error
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())

@@ -36,6 +36,8 @@ class Policy:
     epoch_rounds E       rounds served by one setup
     privacy_unit         what differential privacy protects, "record" or "site"
     noise_floor          least noise multiplier with which a site of this federation trains (0: none demanded)
+    groups               groups that are summed one by one (groups.py); more than 1: L is the smallest group's size,
+                         all of a group are its committee, d and m count within a group
     """
 
     federation_id: str
@@ -49,6 +51,7 @@ class Policy:
     epoch_rounds: int = 32
     privacy_unit: Literal["record", "site"] = "record"
     noise_floor: float = 0.0
+    groups: int = 1
 
     def __post_init__(self) -> None:
         check_name(self.federation_id, "federation_id")
@@ -59,6 +62,7 @@ class Policy:
             ("bits", 2, 30),
             ("max_weight", 1, 2**30),
             ("epoch_rounds", 1, 1024),
+            ("groups", 1, 1024),
         ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
@@ -95,8 +99,11 @@ class Policy:
 
     @classmethod
     def recommended(cls, federation_id: str, sites: int, **terms: Any) -> Self:
-        """Return a policy whose L, d and m suit `sites` (collusion.recommended_size); other terms by keyword."""
-        size, drops, least = collusion.recommended_size(sites)
+        """Return a policy whose L, d and m suit `sites` (collusion.recommended_size); other terms by keyword.
+
+        With `groups` they suit the smallest group.
+        """
+        size, drops, least = collusion.recommended_size(sites // max(1, terms.get("groups", 1)))
         policy = cls(
             federation_id, **{"committee_size": size, "recoverable_drops": drops, "min_survivors": least} | terms
         )
@@ -107,17 +114,36 @@ class Policy:
         """Raise SecAggMisuse unless these terms fit a roster of `sites`."""
         if sites > LARGEST_ROSTER:
             raise _invalid(f"a roster has at most {LARGEST_ROSTER} sites, got sites={sites}")
-        if self.min_survivors > sites or self.committee_size > sites:
+        if self.groups > 1:
+            self._check_groups(sites)
+        elif self.min_survivors > sites or self.committee_size > sites:
             raise _invalid(
                 f"a roster holds the committee and the least survivors, got sites={sites}, "
                 f"committee_size={self.committee_size}, min_survivors={self.min_survivors}"
             )
-        if sites <= collusion.ALL_SITES_UP_TO and self.committee_size != sites:
+        elif sites <= collusion.ALL_SITES_UP_TO and self.committee_size != sites:
             raise _invalid(
                 f"up to {collusion.ALL_SITES_UP_TO} sites all are on the committee, got sites={sites}, "
                 f"committee_size={self.committee_size}; set committee_size={sites}"
             )
         check_ring(sites, self.max_weight * 2 ** (self.bits - 1), self.ring_bits, "an update")
+
+    def _check_groups(self, sites: int) -> None:
+        smallest, largest = sites // self.groups, -(-sites // self.groups)
+        if self.committee_size != smallest:
+            raise _invalid(
+                f"sites={sites} in groups={self.groups} make groups of {smallest} or more, whose committee all are, "
+                f"got committee_size={self.committee_size}; set committee_size={smallest}, or fewer groups"
+            )
+        if self.min_survivors > smallest:
+            raise _invalid(
+                f"least survivors count within a group, got min_survivors={self.min_survivors} for groups of {smallest}"
+            )
+        if largest > collusion.ALL_SITES_UP_TO:
+            raise _invalid(
+                f"a group has at most {collusion.ALL_SITES_UP_TO} sites, got sites={sites} in groups={self.groups}; "
+                "use more groups"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""

@@ -75,6 +75,12 @@ class ServerSession:
         self.pool = ThreadPoolExecutor(1) if threads > 1 else None
         self._receipts: dict[str, Receipt] = {}
 
+    def of_group(self, group: Federation) -> ServerSession:
+        """Return the session of a group of this federation, which knows the same receipts of the sites."""
+        session = ServerSession(group, self.run, threads=self.threads)
+        session._receipts = self._receipts
+        return session
+
     def begin_epoch(self, epoch: int, sites: Iterable[str]) -> EpochSetup:
         """Start the setup of an epoch among the sites that are there."""
         return EpochSetup(self.federation, self.run, epoch, sites, self._receipts)

@@ -5,6 +5,8 @@
     setup(replies)     -> {site: request}      the committee
     finish(replies)    -> ServerEpoch
 
+In a federation with groups (groups.py) draw(replies) comes after reveal, and each of `group_setups` goes on by itself.
+
 If a drawn member failed a step, one more trip (`ServerEpoch.confirm_requests`) makes the others sign who is left.
 
 `refused` says, by site, why it was left out: absent sites are not in it. In a larger roster the openers' nonces
@@ -23,6 +25,7 @@ from qfed.errors import QuorumLost
 from qfed.secagg import collusion, dealing, primitives
 from qfed.secagg.epoch_view import check_committee
 from qfed.secagg.federation import Federation
+from qfed.secagg.groups import Group, draw_groups
 from qfed.secagg.messages import (
     HelloRequest,
     Receipt,
@@ -55,6 +58,7 @@ class EpochSetup:
         self._bundles: tuple[Bundle, ...] = ()
         self._nonces: tuple[bytes, ...] = ()
         self._transcript: Transcript | None = None
+        self.groups: tuple[Group, ...] = ()
         if unknown := [site for site in self.sites if site not in federation.index]:
             raise SecAggMisuse(
                 Reason.NOT_IN_ROSTER, f"only sites of the roster take part, got {', '.join(unknown)}; add them first"
@@ -88,9 +92,50 @@ class EpochSetup:
         ).encode()
         return dict.fromkeys(self._openers(), request)
 
+    def draw(self, replies: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Take the nonces and draw the groups; return what draws them to each site, which answers its group's hello.
+
+        In a federation with groups this takes the place of `setup` and `finish`, which `group_setups` then go through.
+        """
+        self._order(3)
+        self._nonces = self._take_nonces(replies)
+        self.groups = draw_groups(self._federation, self._place, self._bundles, self._nonces)
+        bundles = tuple(bundle.data for bundle in self._bundles)
+        request = SetupRequest(self._place.federation, self._place.run, self._place.epoch, bundles, self._nonces)
+        return dict.fromkeys([self._federation.roster[b.site].name for b in self._bundles], request.encode())
+
+    def group_setups(self) -> tuple[EpochSetup, ...]:
+        """Return each group's own setup, whose hellos are the answers to `draw`: it goes on with `reveal`."""
+        setups = []
+        for group in self.groups:
+            names = [site.name for site in group.roster]
+            setups.append(EpochSetup(group, self._place.run, self._place.epoch, names, self._receipts))
+            setups[-1].hello()
+        return tuple(setups)
+
     def setup(self, replies: Mapping[str, bytes]) -> dict[str, bytes]:
         """Take the nonces and fix the transcript; return it to each member of its committee."""
         self._order(3)
+        self._nonces = self._take_nonces(replies)
+        self._transcript = build_transcript(
+            self._federation,
+            self._place,
+            [bundle.site for bundle in self._bundles],
+            [bundle.digest for bundle in self._bundles],
+            {bundle.site: bundle.commitment for bundle in self._bundles},
+            self._nonces,
+        )
+        request = SetupRequest(
+            self._place.federation,
+            self._place.run,
+            self._place.epoch,
+            tuple(bundle.data for bundle in self._bundles),
+            self._nonces,
+        ).encode()
+        return {self._federation.roster[site].name: request for site in self._transcript.drawn}
+
+    def _take_nonces(self, replies: Mapping[str, bytes]) -> tuple[bytes, ...]:
+        """Return the openers' nonces; in a small federation without groups, sites that did not open are left out."""
         who = self._openers()
         about = primitives.digest("revealed", b"".join(bundle.digest for bundle in self._bundles))
         commitments = {bundle.site: bundle.commitment for bundle in self._bundles}
@@ -103,7 +148,7 @@ class EpochSetup:
             return nonce
 
         nonces = self._collect(who, replies, take)
-        if len(self._federation.roster) <= collusion.ALL_SITES_UP_TO:
+        if len(self._federation.roster) <= collusion.ALL_SITES_UP_TO and self._federation.policy.groups == 1:
             self._bundles = tuple(b for b in self._bundles if self._federation.roster[b.site].name in nonces)
             self._quorum(len(self._bundles), "opened their nonces")
         elif missing := [site for site in who if site not in nonces]:
@@ -111,23 +156,7 @@ class EpochSetup:
                 f"all {len(who)} openers of epoch={self._place.epoch} must open their nonces, but "
                 f"{', '.join(missing)} did not; begin epoch={self._place.epoch + 1} without them"
             )
-        self._nonces = tuple(nonces[site] for site in who if site in nonces)
-        self._transcript = build_transcript(
-            self._federation,
-            self._place,
-            [bundle.site for bundle in self._bundles],
-            [bundle.digest for bundle in self._bundles],
-            commitments,
-            self._nonces,
-        )
-        request = SetupRequest(
-            self._place.federation,
-            self._place.run,
-            self._place.epoch,
-            tuple(bundle.data for bundle in self._bundles),
-            self._nonces,
-        ).encode()
-        return {self._federation.roster[site].name: request for site in self._transcript.drawn}
+        return tuple(nonces[site] for site in who if site in nonces)
 
     def finish(self, replies: Mapping[str, bytes]) -> ServerEpoch:
         """Take the members' sealed keys and return the epoch."""

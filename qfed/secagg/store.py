@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS answers (federation BLOB, run TEXT, epoch INTEGER, ro
     survivors BLOB NOT NULL, lost BLOB NOT NULL, PRIMARY KEY (federation, run, epoch, round));
 """
 _EPOCH_FIELDS = ("kem", "nonce", "bundle", "revealed", "transcript", "dealt", "setup", "confirmed", "installed")
+_DROP_FREE_SLOTS = "DELETE FROM slots WHERE slot NOT IN (SELECT slot FROM labels WHERE slot IS NOT NULL)"
 _KEPT_UPLOADS = 2  # rounds whose bytes are kept for redelivery; older labels stay burnt
 _WAIT = 30.0  # seconds SQLite waits for another process to let go of the file
 
@@ -115,6 +116,14 @@ class Transaction:
         ).fetchone()
         return int(row[0])
 
+    def epochs_before(self, place: Place) -> tuple[int, ...]:
+        """Return the earlier epochs of the place of which anything is kept."""
+        rows = self._database.execute(
+            "SELECT epoch FROM epochs WHERE federation=? AND run=? AND epoch<? AND (setup != x'' OR installed != x'')",
+            (place.federation, place.run, place.epoch),
+        )
+        return tuple(int(row[0]) for row in rows)
+
     def forget_before(self, place: Place) -> None:
         """Delete keys, answers and uploads of earlier epochs: what is gone cannot be stolen. Labels stay."""
         where = "WHERE federation=? AND run=? AND epoch<?"
@@ -123,7 +132,15 @@ class Transaction:
         self._write(f"UPDATE epochs SET {empty}, installed=x'' {where}", key)  # noqa: S608
         self._write(f"DELETE FROM answers {where}", key)  # noqa: S608
         self._write(f"UPDATE labels SET slot=NULL {where}", key)  # noqa: S608
-        self._write("DELETE FROM slots WHERE slot NOT IN (SELECT slot FROM labels WHERE slot IS NOT NULL)", ())
+        self._write(_DROP_FREE_SLOTS, ())
+
+    def forget_all_but(self, federation: bytes) -> None:
+        """Delete keys, answers and uploads of every other version of the federation file. Labels stay."""
+        empty = ", ".join(f"{name}=x''" for name in _EPOCH_FIELDS)
+        self._write(f"UPDATE epochs SET {empty} WHERE federation != ?", (federation,))  # noqa: S608
+        self._write("DELETE FROM answers WHERE federation != ?", (federation,))
+        self._write("UPDATE labels SET slot=NULL WHERE federation != ?", (federation,))
+        self._write(_DROP_FREE_SLOTS, ())
 
     def label(self, place: Place) -> tuple[int, bytes | None] | None:
         """Return (size, bytes sent or None when no longer kept) if the place's label is burnt."""

@@ -103,16 +103,20 @@ def check_order(sites: Sequence[int]) -> None:
 
 def check_enough(federation: Federation, sites: int) -> None:
     """Raise SecAggRefused(SITES_TOO_FEW) if no committee and no quorum can come from so few."""
-    policy = federation.policy
-    drawn = len(federation.roster) > collusion.ALL_SITES_UP_TO
-    least = max(policy.min_survivors, policy.committee_size if drawn else policy.threshold)
+    policy, roster = federation.policy, len(federation.roster)
+    if policy.groups > 1:
+        least = collusion.least_for_groups(roster)
+    else:
+        least = max(
+            policy.min_survivors, policy.committee_size if roster > collusion.ALL_SITES_UP_TO else policy.threshold
+        )
     if sites < least:
         raise SecAggRefused(Reason.SITES_TOO_FEW, f"an epoch takes at least {least} sites, got sites={sites}")
 
 
 def openers(federation: Federation, sites: Sequence[int], digests: Sequence[bytes]) -> tuple[int, ...]:
-    """Return the sites whose nonces count, in roster order: all, or 32 of a larger roster."""
-    if len(federation.roster) <= collusion.ALL_SITES_UP_TO:
+    """Return the sites whose nonces count, in roster order: all, or 32 of a larger roster that draws no groups."""
+    if len(federation.roster) <= collusion.ALL_SITES_UP_TO or federation.policy.groups > 1:
         return tuple(sites)
     seed = primitives.digest("openers", *digests)
     ranked = sorted(sites, key=lambda s: primitives.digest("opener", seed, federation.roster[s].name.encode()))

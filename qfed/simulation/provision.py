@@ -55,6 +55,7 @@ def provision(folder: Path, config: RunConfig, data: Sequence[SiteData], keys: K
         settings = SiteConfig(
             name=identity.public.name,
             dataset=identity.public.name,
+            coordinator=keys.federation.coordinator.fingerprint(),
             rounding_seed=config.seed,
             policy=SitePolicy(
                 epsilon=config.privacy.epsilon,

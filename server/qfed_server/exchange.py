@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from qfed._flower import Grid, Message
@@ -127,11 +127,12 @@ def collect(grid: Grid, messages: list[Message], deadline: float) -> Iterator[Me
 
 
 def join(
-    grid: Grid, *, run: str, config: str, expected: int, quorum: int, deadline: float
+    grid: Grid, *, run: str, config: str, roster: Container[str], expected: int, quorum: int, deadline: float
 ) -> tuple[Exchange, dict[str, str]]:
     """Wait for sites and ask each for its name and consent; the sites that joined, and why others did not.
 
-    Waits for all `expected` nodes, and goes on with those present when the deadline passes; QuorumLost below `quorum`.
+    Only sites of the `roster` take part. Waits for all `expected` nodes, and goes on with those present when the
+    deadline passes; QuorumLost below `quorum`.
     """
     end, pause = time.monotonic() + deadline, _FIRST_PAUSE
     while len(nodes := list(grid.get_node_ids())) < expected and time.monotonic() < end:
@@ -144,7 +145,9 @@ def join(
     refused = dict(answers.missing)
     for label, fields in answers.fields.items():
         site, node = str(fields["site"]), int(label.removeprefix("node "))
-        if site in named:
+        if site not in roster:
+            refused[label] = f"is not in the federation's roster, site={site!r}"
+        elif site in named:
             refused[label] = f"claims the name of another node, site={site!r}"
         else:
             named[site] = node

@@ -1,6 +1,7 @@
 """The aggregator's round loop: broadcast, masked sum, mean, server optimiser, checkpoint.
 
-    w <- w + server_learning_rate * (sum_i weight_i * update_i) / (sum_i weight_i)            (FedAvg, arXiv 1602.05629)
+    D = (sum_i weight_i * update_i) / (sum_i weight_i)      over all sites, or a robust strategy's choice of groups' D
+    w <- the server optimiser's step with D                 (qfed.federation.optimizers)
 
 A round below its quorum fails: the model stays, the round is over (its labels are burnt and its privacy is spent), and
 the run goes on until `max_failed_rounds` in a row. The model of round r is scored in round r + 1 by the sites, on
@@ -10,68 +11,107 @@ records they hold out, through the same masked sum; after the last round comes o
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qfed._flower import Grid
-from qfed.config import RunConfig, to_toml
-from qfed.errors import QuorumLost
+from qfed.config import FederationConfig, RunConfig, to_toml
+from qfed.config import replace as replace_config
+from qfed.errors import ProtocolError, QuorumLost
 from qfed.federation import wire
 from qfed.federation.contribution import Evaluation, layout_of
-from qfed.federation.result import Dropout, RoundRecord, Score
+from qfed.federation.optimizers import State, robust_update, server_step
+from qfed.federation.result import Dropout, GroupRecord, RoundRecord, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
-from qfed.secagg import Federation
-from qfed_server.channel import Channel, ClearChannel, Outcome, SecureChannel
-from qfed_server.exchange import Traffic, join
+from qfed.secagg import Federation, Policy
+from qfed_server.channel import Channel, ClearChannel, Outcome
+from qfed_server.exchange import Exchange, Traffic, join
+from qfed_server.secure import SecureChannel
 
 progress = logging.getLogger("qfed.progress")
+log = logging.getLogger("qfed.server")
+
+
+@dataclass(frozen=True)
+class _Cohort:
+    """The sites that agreed to the run under one version of the federation file."""
+
+    file: bytes
+    config: RunConfig
+    policy: Policy
+    exchange: Exchange
+    refused: Mapping[str, str]
+    channel: Channel
 
 
 def run_rounds(grid: Grid, folder: RunFolder) -> None:
-    """Run the federation of `folder` to its end, from its last checkpoint; every round ends in a checkpoint."""
-    config, state = folder.config, folder.checkpoint()
-    federation = Federation.load(folder.federation_file)
-    policy = federation.policy
+    """Run the federation of `folder` to its end, from its last checkpoint; every round ends in a checkpoint.
+
+    When the federation file in the folder is replaced by a newer version, the next round asks the sites anew.
+    """
+    state, cohort = folder.checkpoint(), _gather(grid, folder)
+    metric, unit = folder.metric
+    rounds, parameters = cohort.config.training.rounds, len(state.vector)
+    failed = 0
+    for round in range(state.round + 1, rounds + 1):
+        try:
+            if folder.federation_file.read_bytes() != cohort.file:
+                cohort = _gather(grid, folder)
+            layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=True)
+            outcome = cohort.channel.aggregate(wire.TRAIN, round, layout, wire.vector_to_bytes(state.vector))
+        except QuorumLost as error:
+            outcome = Outcome(None, (), {}, str(error))
+        traffic = cohort.exchange.take_traffic()
+        state = _advance(state, cohort.config, round, outcome, traffic, cohort.refused, metric, unit)
+        folder.save(state)
+        progress.info("round", extra={"qfed": state})
+        last = state.rounds[-1]
+        failed = 0 if _aggregated(last) else failed + 1
+        if failed > cohort.config.federation.max_failed_rounds:
+            folder.save(replace(state, status="stopped"))
+            sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
+            reasons = "; ".join(filter(None, [last.failure, *sites]))
+            raise QuorumLost(
+                f"{failed} rounds in a row failed, the last because of: {reasons}; the last good model is kept"
+            )
+    layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=False)
+    outcome = cohort.channel.aggregate(wire.EVALUATE, rounds + 1, layout, wire.vector_to_bytes(state.vector))
+    final = _score(outcome.sums, metric, unit)
+    state = _with_traffic(
+        replace(state, final=final, rounds=_scored(state.rounds, final), status="completed"),
+        cohort.exchange.take_traffic(),
+    )
+    folder.save(state)
+    progress.info("final", extra={"qfed": state})
+
+
+def _gather(grid: Grid, folder: RunFolder) -> _Cohort:
+    """Ask the sites of the federation file's roster for their consent to the run."""
+    file = folder.federation_file.read_bytes()
+    federation = Federation.from_text(file.decode())
+    policy, config, sites = federation.policy, folder.config, len(federation.roster)
+    if config.federation.sites != sites:
+        log.warning("the federation has %d sites now, the run began with %d", sites, config.federation.sites)
+        config = replace_config(config, {"federation.sites": sites})
     exchange, refused = join(
         grid,
         run=folder.run,
         config=to_toml(config),
-        expected=config.federation.sites,
-        quorum=policy.min_survivors,
+        roster=federation.index,
+        expected=sites,
+        quorum=max(policy.min_survivors, math.ceil(config.federation.quorum * sites)),
         deadline=config.federation.deadline,
     )
     channel: Channel
     if config.secagg.mode == "on":
         channel = SecureChannel(exchange, federation, folder.run)
     else:
-        channel = ClearChannel(exchange, policy, folder.run)
-    metric, unit = folder.metric
-    parameters = len(state.vector)
-    failed = 0
-    for round in range(state.round + 1, config.training.rounds + 1):
-        layout = layout_of(config, policy, parameters, metric, train=True)
-        outcome = channel.aggregate(wire.TRAIN, round, layout, wire.vector_to_bytes(state.vector))
-        state = _advance(state, config, round, outcome, exchange.take_traffic(), refused, metric, unit)
-        folder.save(state)
-        progress.info("round", extra={"qfed": state})
-        failed = 0 if outcome.sums is not None else failed + 1
-        if failed > config.federation.max_failed_rounds:
-            folder.save(replace(state, status="stopped"))
-            sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
-            reasons = "; ".join(filter(None, [outcome.failure, *sites]))
-            raise QuorumLost(
-                f"{failed} rounds in a row failed, the last because of: {reasons}; the last good model is kept"
-            )
-    layout = layout_of(config, policy, parameters, metric, train=False)
-    outcome = channel.aggregate(wire.EVALUATE, config.training.rounds + 1, layout, wire.vector_to_bytes(state.vector))
-    final = _score(outcome.sums, metric, unit)
-    state = _with_traffic(
-        replace(state, final=final, rounds=_scored(state.rounds, final), status="completed"), exchange.take_traffic()
-    )
-    folder.save(state)
-    progress.info("final", extra={"qfed": state})
+        channel = ClearChannel(exchange, policy, folder.run, single=config.federation.robust)
+    return _Cohort(file, config, policy, exchange, refused, channel)
 
 
 def _advance(
@@ -85,15 +125,19 @@ def _advance(
     unit: float,
 ) -> Checkpoint:
     """The state after a round: new model, the score of the model before, and what happened."""
-    vector, sums = state.vector, outcome.sums
-    if sums is not None and (weight := float(sums["weight"][0])) > 0:
-        vector = (vector + config.federation.server_learning_rate * sums["update"] / weight).astype(np.float32)
+    vector, optimizer, outcome = _step(config.federation, state, round, outcome)
+    sums = outcome.sums
     before = _score(sums, metric, unit)
     record = RoundRecord(
         round=round,
         status="aggregated" if sums is not None else "failed",
         survivors=len(outcome.survivors),
         failure=outcome.failure,
+        groups=tuple(
+            GroupRecord(sites=part.sites, survivors=len(part.survivors), failure=part.failure)
+            for part in outcome.parts
+            if config.federation.groups is not None
+        ),
         dropouts=tuple(Dropout(site=site, reason=why) for site, why in sorted({**refused, **outcome.dropouts}.items())),
         bytes_up=sum(traffic.up.values()),
         bytes_down=sum(traffic.down.values()),
@@ -107,6 +151,7 @@ def _advance(
         replace(
             state,
             vector=vector,
+            optimizer=optimizer,
             round=round,
             initial=state.initial if any(map(_aggregated, state.rounds)) else state.initial or before,
             rounds=(*_scored(state.rounds, before), record),
@@ -114,6 +159,25 @@ def _advance(
         ),
         traffic,
     )
+
+
+def _step(
+    federation: FederationConfig, state: Checkpoint, round: int, outcome: Outcome
+) -> tuple[NDArray[np.float32], State, Outcome]:
+    """The next model and optimiser state; a round of which nothing can be made keeps both and has failed."""
+    opened = [part.sums for part in outcome.parts if part.sums is not None and part.sums["weight"][0] > 0]
+    if outcome.sums is None or not opened:
+        return state.vector, state.optimizer, outcome
+    try:
+        if federation.robust:
+            means = [sums["update"] / float(sums["weight"][0]) for sums in opened]
+            update = robust_update(federation, means, round)
+        else:
+            update = outcome.sums["update"] / float(outcome.sums["weight"][0])
+        vector, optimizer = server_step(federation, state.vector, update, round, state.optimizer)
+    except ProtocolError as error:
+        return state.vector, state.optimizer, replace(outcome, sums=None, survivors=(), failure=str(error))
+    return vector, optimizer, outcome
 
 
 def _score(sums: Mapping[str, np.ndarray] | None, metric: str, unit: float) -> Score | None:

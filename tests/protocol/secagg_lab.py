@@ -15,12 +15,14 @@ from qfed.secagg import (
     ClientSession,
     ClientStore,
     Federation,
+    GroupedSession,
     Identity,
     Policy,
     Reason,
     SecAggRefused,
     ServerEpoch,
     ServerSession,
+    client_session,
 )
 
 Vector = NDArray[Any]
@@ -46,14 +48,14 @@ def make_federation(count: int, *, version: int = 1, **terms: Any) -> Federation
 class Lab:
     federation: Federation
     server: ServerSession
-    sites: dict[str, ClientSession]
+    sites: dict[str, ClientSession | GroupedSession]
     traffic: list[tuple[str, str, bytes]] = field(default_factory=list)
 
     @classmethod
     def build(cls, count: int, federation: Federation | None = None, **terms: Any) -> Lab:
         federation = federation or make_federation(count, **terms)
         sites = {
-            site.name: ClientSession(identity(site.name), federation, ClientStore(":memory:"), RUN)
+            site.name: client_session(identity(site.name), federation, ClientStore(":memory:"), RUN)
             for site in federation.roster
         }
         return cls(federation, ServerSession(federation, RUN), sites)

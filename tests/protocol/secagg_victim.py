@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qfed.secagg import ClientSession, ClientStore, Federation, Identity
+from qfed.secagg import ClientStore, Federation, Identity, client_session
 from qfed.secagg.messages import UploadRequest
 from qfed.secagg.wire import kind_of
 
@@ -32,7 +32,7 @@ def main(folder: Path, kill_at: int, seed: int) -> None:
 
     federation = Federation.load(folder / "federation.json")
     store = ClientStore(folder / "store.db", on_write=on_write)
-    session = ClientSession(Identity.load(folder / "identity.json"), federation, store, "run-1")
+    session = client_session(Identity.load(folder / "identity.json"), federation, store, "run-1")
     rng = np.random.default_rng(seed)
     while header := sys.stdin.buffer.read(4):
         request = sys.stdin.buffer.read(struct.unpack(">I", header)[0])

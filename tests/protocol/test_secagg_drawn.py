@@ -10,10 +10,24 @@ from secagg_lab import RUN, Lab, expected, identity, make_federation, names, rea
 
 from qfed.errors import QuorumLost
 from qfed.secagg import Federation, Policy, Reason
-from qfed.secagg.messages import Common, Install, RevealRequest, SetupRequest, UploadRequest
-from qfed.secagg.transcript import openers
+from qfed.secagg.messages import (
+    Common,
+    HelloBody,
+    HelloRequest,
+    Install,
+    Reply,
+    RevealBody,
+    RevealRequest,
+    SetupBody,
+    SetupRequest,
+    UploadRequest,
+)
+from qfed.secagg.primitives import KemKey, digest
+from qfed.secagg.statement import NOTHING, Place, StoreMark, sign_reply
+from qfed.secagg.transcript import build_transcript, open_bundles, openers
 
 COUNT = 40
+MARK = StoreMark(bytes(32), 1)
 
 
 def build() -> Lab:
@@ -96,6 +110,32 @@ def test_a_server_that_leaves_out_a_nonce_or_a_bundle_is_refused() -> None:
     assert reason_of(lambda: lab.sites[outsider].handle(deals[member])) is Reason.NOT_A_MEMBER
 
 
+def test_nonces_opened_for_one_set_draw_no_committee_from_another() -> None:
+    """With all nonces known the server could try sets of bundles offline (a corrupt site signs as many hellos as it
+    likes) until the committee suits; a site that has opened its nonce takes part in that set only, opener or not."""
+    lab, everyone = build(), names(COUNT)
+    place = Place(lab.federation.digest, RUN, 1)
+    bundles = lab.ask({site: HelloRequest(place.federation, RUN, 1, b"").encode() for site in everyone})
+    request = RevealRequest(place.federation, RUN, 1, tuple(bundles.values())).encode()
+    replies = lab.ask(dict.fromkeys(everyone, request))
+    nonces = {site: RevealBody.decode(Reply.decode(reply).body).nonce for site, reply in replies.items()}
+    nonces[everyone[-1]] = bytes(32)
+    refused = set()
+    while len(refused) < 3:
+        hello = HelloBody(KemKey.generate().public(), digest("nonce", bytes(32))).encode()
+        bundles[everyone[-1]] = sign_reply(identity(everyone[-1]), place, HelloRequest.KIND, NOTHING, MARK, hello)
+        opened = open_bundles(lab.federation, place, tuple(bundles.values()))
+        digests, indices = [bundle.digest for bundle in opened], range(COUNT)
+        who = openers(lab.federation, indices, digests)
+        chosen = tuple(nonces[everyone[site]] for site in who)
+        commitments = {bundle.site: bundle.commitment for bundle in opened}
+        drawn = build_transcript(lab.federation, place, indices, digests, commitments, chosen).drawn
+        for member in set(drawn) - set(who) - {COUNT - 1}:
+            asked = SetupRequest(place.federation, RUN, 1, tuple(bundles.values()), chosen).encode()
+            assert reason_of(lambda m=member, a=asked: lab.sites[everyone[m]].handle(a)) is Reason.SPLIT_TRANSCRIPT
+            refused.add(member)
+
+
 def test_a_plain_site_checks_the_committee_that_it_is_shown() -> None:
     lab = build()
     epoch = lab.setup()
@@ -129,12 +169,8 @@ def test_a_committee_that_was_not_drawn_is_refused() -> None:
     request = UploadRequest.decode(lab.server.begin_round(epoch, 0, 4).upload_requests()[plain])
     install = Install.decode(request.install)
     common = Common.decode(install.common)
-    from qfed.secagg.messages import SetupBody
-    from qfed.secagg.statement import StoreMark, sign_reply
-
     body = SetupBody(bytes(32), bytes(32)).encode()
-    mark = StoreMark(bytes(32), 1)
-    header = sign_reply(identity(plain), epoch.place, SetupRequest.KIND, epoch.transcript.digest, mark, body)
+    header = sign_reply(identity(plain), epoch.place, SetupRequest.KIND, epoch.transcript.digest, MARK, body)
     changed = replace(install, common=replace(common, headers=(*common.headers[1:], header)).encode()).encode()
     with_it = replace(request, install=changed).encode()
     assert reason_of(lambda: lab.sites[plain].round_of(with_it)) is Reason.NOT_A_MEMBER

@@ -18,7 +18,7 @@ from qfed.federation.engine import InProcessGrid
 from qfed.federation.local import Learner
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import plan_for
-from qfed_client.app import SITE_FAILED, SITE_REFUSED, app
+from qfed_client.app import SITE_FAILED, SITE_REFUSED, app, close_sites
 from qfed_client.site import Site
 from qfed_server.rounds import run_rounds
 
@@ -61,6 +61,10 @@ def test_a_site_agrees_to_the_run_it_was_set_up_for(lab: Lab, site: Site) -> Non
         ({"federation.quorum": 0.6}, "differs from the policy"),
         ({"federation.sites": 6}, "differs from the policy"),
         ({"federation.weighting": "uniform"}, "differs from the policy"),
+        (
+            {"federation.sites": 9, "federation.groups": 3, "federation.strategy": "median"},
+            "differs from the policy",
+        ),
     ],
 )
 def test_a_run_that_protects_less_is_refused_before_any_record(
@@ -144,6 +148,32 @@ def test_a_configuration_that_is_none_is_told(site: Site) -> None:
         site.join(RUN, "[privacy]\nmode = 'loud'\n")
 
 
+def test_a_deployed_site_never_sends_in_clear_whatever_its_settings_say(tmp_path: Path) -> None:
+    lab = clear_lab(tmp_path)
+    assert not load_site(lab.site(0) / "site.toml").policy.require_secagg
+    asked = wire.pack({"run": RUN, "config": to_toml(lab.config)})
+    for simulated in (True, False):
+        grid = lab.grid()
+        node = next(iter(grid.get_node_ids()))
+        if not simulated:
+            grid._contexts[node].node_config["qfed-site"] = str(lab.site(0))
+        (reply,) = grid.send_and_receive([Message(asked, node, wire.JOIN)])
+        close_sites()
+        assert reply.has_error() is not simulated
+    assert reply.error.reason == "PolicyRefused"
+    site = Site(lab.site(0))
+    try:
+        with pytest.raises(PolicyRefused, match="exists in simulations only"):
+            site.join(RUN, to_toml(lab.config))
+        # Not even one that it agreed to as a simulated site.
+        assert (lab.site(0) / "runs" / f"{RUN}.toml").exists()
+        with pytest.raises(PolicyRefused, match="exists in simulations only"):
+            site.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
+    finally:
+        site.close()
+    assert charged(lab.site(0)) == []
+
+
 # -- contributing ----------------------------------------------------------------------------------------------------
 
 
@@ -155,7 +185,7 @@ def test_the_ledger_is_charged_before_the_records_are_opened(tmp_path: Path) -> 
     lab = clear_lab(tmp_path)
     folder = lab.site(0)
     (folder / "records.npz").unlink()
-    site = Site(folder)
+    site = Site(folder, simulated=True)
     site.join(RUN, to_toml(lab.config))
     with pytest.raises(DataError):
         site.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
@@ -171,7 +201,7 @@ def test_an_exhausted_budget_is_refused_before_the_records_are_opened(tmp_path: 
     ledger.reserve("site-0", "earlier", 1, plan.per_round, planned_rounds=2, request=b"")  # type: ignore[attr-defined]
     ledger.close()
     (folder / "records.npz").unlink()
-    site = Site(folder)
+    site = Site(folder, simulated=True)
     site.join(RUN, to_toml(config))
     with pytest.raises(BudgetExhausted, match="Nothing was read"):
         site.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
@@ -184,7 +214,7 @@ def test_a_model_that_is_none_costs_no_budget(tmp_path: Path, model: bytes) -> N
     lab = clear_lab(tmp_path)
     if len(model) == 120:
         model = np.full(lab.learner.parameters, np.nan, "<f4").tobytes()
-    site = Site(lab.site(0))
+    site = Site(lab.site(0), simulated=True)
     site.join(RUN, to_toml(lab.config))
     with pytest.raises(RemoteProtocolError):
         site.contribute(RUN, 1, model, b"", train=True)
@@ -280,7 +310,7 @@ def test_an_error_tells_its_type_and_not_its_text(
     for reply in replies:
         assert reply.error.code == code
         assert reply.error.reason == type(error).__name__
-        assert "4711" not in repr(reply)
+        assert "patient" not in repr(reply)  # not the digits: identifiers are random
 
 
 def test_refusals_are_told_by_type(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 import qfed.config
-from qfed.config import CategoricalColumn, DataConfig, ModelConfig, NumericColumn, RunConfig, TargetColumn
+from qfed.config import CategoricalColumn, DataConfig, ModelConfig, NumericColumn, RunConfig, TargetColumn, load_config
 from qfed.config.section import Section
+from qfed.errors import ConfigError
 
 SECTIONS = sorted(
     {value for value in vars(qfed.config).values() if inspect.isclass(value) and issubclass(value, Section)},
@@ -147,3 +148,42 @@ def test_failures_of_sites_and_rounds_that_are_not_there(failure: dict[str, int]
 def test_a_sum_of_two_hides_nothing() -> None:
     with pytest.raises(ValidationError, match="greater than or equal to 3"):
         RunConfig.model_validate({"federation": {"sites": 2}})
+
+
+LOCAL = "privacy.mode=local"
+
+
+@pytest.mark.parametrize("strategy", ["krum", "multikrum", "median", "trimmed_mean", "bulyan"])
+def test_a_strategy_that_compares_updates_is_refused_under_secure_aggregation_and_told_what_to_do(
+    strategy: str,
+) -> None:
+    with pytest.raises(ConfigError, match="compares single updates, which secure aggregation hides") as error:
+        load_config(None, [LOCAL, f"federation.strategy={strategy}"])
+    assert "set federation.groups" in str(error.value)
+    assert "each group's sum is then seen" in str(error.value)
+    load_config(None, [LOCAL, f"federation.strategy={strategy}", "secagg.mode=off"])
+    groups = {"median": 3, "trimmed_mean": 3, "krum": 5, "multikrum": 5, "bulyan": 7}[strategy]
+    enough = [LOCAL, f"federation.strategy={strategy}", f"federation.groups={groups}", "federation.sites=21"]
+    assert load_config(None, enough).federation.groups == groups
+    with pytest.raises(ConfigError, match=f"compares at least {groups} updates, got {groups - 1} groups"):
+        load_config(None, [*enough, f"federation.groups={groups - 1}"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["federation.groups=3"], "serves the strategies krum"),
+        (["federation.groups=4", "federation.strategy=median"], "fewer than three sites in a group"),
+        (["federation.groups=3", "federation.strategy=median", "secagg.mode=off"], "leave groups out"),
+        (
+            ["federation.strategy=krum", "secagg.mode=off", "federation.byzantine=4"],
+            "at least 11 updates, got 10 sites",
+        ),
+        (["federation.strategy=fedprox", "federation.proximal_mu=0"], "greater than 0"),
+        (["federation.beta1=1"], "less than 1"),
+        (["federation.strategy=adam"], "fedadam"),
+    ],
+)
+def test_server_settings_that_do_not_fit_are_refused(changes: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        load_config(None, [LOCAL, *changes])

@@ -196,12 +196,29 @@ def test_the_failure_probability_is_the_hypergeometric_tail() -> None:
     assert refused(lambda: collusion.failure_log2(0, 0, 10, 5)) is Reason.POLICY_INVALID
 
 
+def test_the_chance_of_a_bad_group_is_the_hypergeometric_tail() -> None:
+    from scipy.stats import hypergeom
+
+    # The server's worst choice of how many honest sites to leave out, up to a fifth.
+    worst = 0.0
+    for present in range(80, 101):
+        groups = min(10, present // 10)
+        largest = -(-present // groups)
+        worst = max(worst, float(groups * hypergeom.sf(5, present, 10, largest)))
+    want = math.log2(worst * collusion.MOST_ATTEMPTS)
+    assert collusion.group_failure_log2(100, 10, 5, 10) == pytest.approx(want, rel=1e-9)
+    assert collusion.group_failure_log2(12, 4, 1, 1) == -math.inf
+    assert collusion.group_failure_log2(12, 4, 1, 2) == 0.0, "two of twelve may well meet in a group of three"
+
+
 def test_the_table_in_the_argument_is_the_one_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
     from qfed.secagg import bound
 
     bound.main([])
     printed = capsys.readouterr().out.strip()
     assert printed in (Path(bound.__file__).parent / "SECURITY.md").read_text()
+    bound.main(["--groups"])
+    assert capsys.readouterr().out.strip() in (Path(bound.__file__).parent / "SECURITY.md").read_text()
     bound.main(["5"])
     assert capsys.readouterr().out.count("\n") == 3
     assert "2^-" in bound.table([2000])[-1]

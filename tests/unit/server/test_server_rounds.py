@@ -286,9 +286,16 @@ class Stops(InProcessGrid):
         return super().push_messages(messages)
 
 
-@pytest.mark.parametrize("secagg", ["on", "off"])
-def test_an_aggregator_that_starts_again_goes_on_from_its_checkpoint(tmp_path: Path, secagg: str) -> None:
-    lab = lab_of(tmp_path, "training.rounds=4", f"secagg.mode={secagg}")
+@pytest.mark.parametrize(
+    ("secagg", "strategy"),
+    [("on", "fedavg"), ("off", "fedavg"), ("on", "fedadam"), ("off", "fedavgm"), ("off", "fedyogi")],
+)
+def test_an_aggregator_that_starts_again_goes_on_from_its_checkpoint(
+    tmp_path: Path, secagg: str, strategy: str
+) -> None:
+    """Also with a server optimiser: what it carries from round to round is in the checkpoint."""
+    changes = ("training.rounds=4", f"secagg.mode={secagg}", f"federation.strategy={strategy}")
+    lab = lab_of(tmp_path, *changes)
     with pytest.raises(Stopped):
         run(lab, kind=Stops)
     before = lab.folder.checkpoint()
@@ -296,6 +303,10 @@ def test_an_aggregator_that_starts_again_goes_on_from_its_checkpoint(tmp_path: P
     state = run(lab)
     assert [(record.round, record.status) for record in state.rounds] == [(r, "aggregated") for r in (1, 2, 3, 4)]
     assert state.status == "completed"
-    whole = run(lab_of(tmp_path / "whole", "training.rounds=4", f"secagg.mode={secagg}"))
+    whole = run(lab_of(tmp_path / "whole", *changes))
     assert np.array_equal(state.vector, whole.vector)
+    assert set(before.optimizer) == {"fedavg": set(), "fedavgm": {"v"}}.get(strategy, {"m", "v"})
+    for name, moment in state.optimizer.items():
+        assert np.array_equal(moment, whole.optimizer[name])
+        assert not np.array_equal(moment, before.optimizer[name])
     assert state.final == whole.final

@@ -1,0 +1,210 @@
+"""Secure aggregation over the sites of a run: one sum over all of them, or one a group, all groups at once.
+
+    epoch   hello, reveal [, draw and reveal of the groups], setup [, confirm]     when due, or after a failure
+    round   upload, unmask [, recovery]
+
+A group that loses too many of its members, in the setup or in a round, fails alone: its sites are reported with the
+reason, the sums of the others count, and the next round draws new groups among the sites that are there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qfed.errors import ProtocolError, QuorumLost
+from qfed.federation import wire
+from qfed.secagg import EpochSetup, Federation, Layout, ServerEpoch, ServerRound, ServerSession, decode
+from qfed_server.channel import Outcome, Part, Requests, body_to
+from qfed_server.exchange import Answers, Exchange
+
+Bodies = Mapping[str, bytes]
+
+
+@dataclass
+class _Cohort:
+    """Sites that are summed together, all of them or a group, and how far they have come; `failure` ends it."""
+
+    session: ServerSession
+    setup: EpochSetup
+    epoch: ServerEpoch | None = None
+    round: ServerRound | None = None
+    sums: Mapping[str, NDArray[Any]] | None = None
+    failure: str | None = None
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return self.setup.sites
+
+    def told(self) -> str:
+        return f"its group of {len(self.sites)} sites failed: {self.failure}"
+
+
+@dataclass
+class _Epoch:
+    first_round: int
+    cohorts: list[_Cohort]
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+class SecureChannel:
+    """Vectors under committee masks: epoch set-up when due, upload, unmask, and recovery when a member vanished."""
+
+    def __init__(self, exchange: Exchange, federation: Federation, run: str) -> None:
+        self._exchange, self._federation, self._run = exchange, federation, run
+        self._session = ServerSession(federation, run, threads=os.cpu_count() or 1)
+        self._epoch: _Epoch | None = None
+        self._withheld: set[str] = set()
+        self._silent: dict[str, str] = {}
+
+    def aggregate(self, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
+        """See Channel."""
+        epoch, self._epoch = self._epoch, None  # after any failure below the next round starts with fresh keys
+        if epoch is None or round - epoch.first_round >= self._federation.policy.epoch_rounds:
+            try:
+                epoch = self._begin(round)
+            except QuorumLost as error:
+                return Outcome(None, (), self._silent, str(error))
+        for cohort in epoch.cohorts:
+            cohort.round = cohort.sums = None
+        outcome = self._sum(epoch, kind, round, layout, model)
+        if all(cohort.failure is None for cohort in epoch.cohorts):
+            self._epoch = epoch
+        return outcome
+
+    def _ask(
+        self, phase: str, bodies: Bodies, round: int, accept: Callable[[str, bytes], None] | None = None
+    ) -> Answers:
+        requests: Requests = {site: {"run": self._run, "body": body} for site, body in bodies.items()}
+        taken = body_to(accept) if accept is not None else None
+        return self._exchange.ask(phase, wire.SECAGG, requests, round=round, accept=taken, body=bytes)
+
+    # -- epoch setup ---------------------------------------------------------------------------------------------
+
+    def _begin(self, round: int) -> _Epoch:
+        """Set up the epoch that begins with `round`: keys among all sites that are there, or among those of a group."""
+        sites = [site for site in self._exchange.sites if site not in self._withheld]
+        self._withheld, self._silent = set(), {}
+
+        def ask(bodies: Bodies, accept: Callable[[str, bytes], None] | None = None) -> Bodies:
+            answers = self._ask("setup", bodies, round, accept)
+            self._silent |= answers.missing
+            return answers.bodies()
+
+        # Named after its first round: it grows, also for an aggregator that starts again from its checkpoint.
+        setup = self._session.begin_epoch(round, sites)
+        asked = setup.reveal(ask(setup.hello()))
+        replies = ask(asked)
+        # Whoever commits to a nonce and does not open it may make this setup fail; the next one goes without it.
+        self._withheld = set(asked) - set(replies)
+        if self._federation.policy.groups > 1:
+            drawn = ask(setup.draw(replies))
+            cohorts = [
+                _Cohort(self._session.of_group(group), own)
+                for group, own in zip(setup.groups, setup.group_setups(), strict=True)
+            ]
+            replies = ask(_each(cohorts, lambda cohort: cohort.setup.reveal(_own(cohort, drawn))))
+        else:
+            cohorts = [_Cohort(self._session, setup)]
+        sealed = ask(_each(cohorts, lambda cohort: cohort.setup.setup(_own(cohort, replies))))
+        self._withheld = set()
+
+        def finish(cohort: _Cohort) -> Bodies:
+            """Empty when the whole committee took part; else enough members must say that they saw the same one."""
+            cohort.epoch = cohort.setup.finish(_own(cohort, sealed))
+            return cohort.epoch.confirm_requests()
+
+        of = {site: cohort for cohort in cohorts for site in cohort.sites}
+        ask(_each(cohorts, finish), lambda site, body: _ready(of[site]).add_confirmation(site, body))
+        for cohort in cohorts:
+            self._silent |= {site: str(why) for site, why in {**setup.refused, **cohort.setup.refused}.items()}
+            if cohort.failure is not None and len(cohorts) > 1:
+                self._silent |= dict.fromkeys(cohort.sites, cohort.told())
+        failures = [cohort.failure for cohort in cohorts if cohort.failure is not None]
+        if len(failures) == len(cohorts):
+            raise QuorumLost(failures[0])
+        present = {site for cohort in cohorts if cohort.epoch is not None for site in cohort.epoch.names}
+        absent = {site: f"not in the epoch: {why}" for site, why in self._silent.items() if site not in present}
+        return _Epoch(round, cohorts, absent)
+
+    # -- a round -------------------------------------------------------------------------------------------------
+
+    def _sum(self, epoch: _Epoch, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
+        of = {site: cohort for cohort in epoch.cohorts for site in cohort.sites}
+
+        def begin(cohort: _Cohort) -> Bodies:
+            cohort.round = cohort.session.begin_round(_ready(cohort), round - epoch.first_round, layout.size)
+            return cohort.round.upload_requests()
+
+        asked: Requests = {
+            site: {"run": self._run, "round": round, "model": model, "request": request}
+            for site, request in _each(epoch.cohorts, begin).items()
+        }
+        upload = body_to(lambda site, body: _running(of[site]).add_upload(site, body))
+        uploads = self._exchange.ask(kind, kind, asked, round=round, accept=upload, body=bytes)
+        unmask = _each(epoch.cohorts, lambda cohort: _running(cohort).unmask_requests())
+        masks = self._ask("unmask", unmask, round, lambda site, body: _running(of[site]).add_unmask(site, body))
+        recovery = _each(epoch.cohorts, lambda cohort: _running(cohort).recovery_requests())
+        shares = self._ask("recovery", recovery, round, lambda site, body: _running(of[site]).add_recovery(site, body))
+
+        def open_sum(cohort: _Cohort) -> Bodies:
+            aggregate = _running(cohort).result()
+            cohort.sums = decode(layout, aggregate.total, len(aggregate.survivors))
+            return {}
+
+        _each(epoch.cohorts, open_sum)
+        return _outcome(epoch, {**epoch.absent, **uploads.missing, **masks.missing, **shares.missing})
+
+
+def _outcome(epoch: _Epoch, dropouts: dict[str, str]) -> Outcome:
+    parts = tuple(
+        Part(
+            sites=cohort.sites,
+            survivors=() if cohort.sums is None else _running(cohort).survivors,
+            sums=cohort.sums,
+            failure=cohort.failure,
+        )
+        for cohort in epoch.cohorts
+    )
+    good = [part.sums for part in parts if part.sums is not None]
+    if not good:
+        return Outcome(None, (), dropouts, parts[0].failure, parts)
+    for cohort in epoch.cohorts:
+        if cohort.failure is not None:
+            dropouts = dict.fromkeys(cohort.sites, cohort.told()) | dropouts
+    survivors = tuple(sorted(site for part in parts for site in part.survivors))
+    total = {name: np.sum([sums[name] for sums in good], axis=0) for name in good[0]}
+    return Outcome(total, survivors, {s: why for s, why in dropouts.items() if s not in survivors}, None, parts)
+
+
+def _each(cohorts: list[_Cohort], step: Callable[[_Cohort], Bodies]) -> dict[str, bytes]:
+    """What every cohort that is still there asks in a step; one that cannot go on is out, with the reason."""
+    requests: dict[str, bytes] = {}
+    for cohort in cohorts:
+        if cohort.failure is None:
+            try:
+                requests |= step(cohort)
+            except (ProtocolError, QuorumLost) as error:
+                cohort.failure = str(error)
+    return requests
+
+
+def _own(cohort: _Cohort, replies: Bodies) -> dict[str, bytes]:
+    return {site: replies[site] for site in cohort.sites if site in replies}
+
+
+def _ready(cohort: _Cohort) -> ServerEpoch:
+    if cohort.epoch is None:
+        raise QuorumLost("its keys were not set up")
+    return cohort.epoch
+
+
+def _running(cohort: _Cohort) -> ServerRound:
+    if cohort.round is None:
+        raise QuorumLost("its round did not begin")
+    return cohort.round
