@@ -105,38 +105,48 @@ def _reduce(node: Node, *, mean: bool) -> Made:
 def _arithmetic(node: Node, kind: str) -> Made:
     if node.kwargs or len(node.args) != 2:
         raise Unknown(f"{node.name} with more than two operands")
-    a, b = (_number(v) for v in node.args)
+    a, b = (_operand(v, node) for v in node.args)
     if isinstance(a, fx.Node) and isinstance(b, fx.Node):
         shapes = {tuple(v.meta["example"].shape) for v in (a, b)}
         if len(shapes) > 1 or kind == "div":
             raise Unknown(f"{node.name} broadcasts, or divides by a value")
         return (pointwise.Product() if kind == "mul" else pointwise.Sum(1.0 if kind == "add" else -1.0)), [a, b]
+    zero, one = pointwise.ZERO, pointwise.ONE
     if isinstance(a, fx.Node):
-        number = float(b)
-        made = {"add": (1.0, number), "sub": (1.0, -number), "mul": (number, 0.0)}
-        factor, offset = made[kind] if kind != "div" else (1 / number, 0.0)
-        return pointwise.Scale(factor, offset), [a]
-    if kind == "div":
-        raise Unknown(f"{node.name} divides by a value")
-    number = float(a)
-    factor, offset = {"add": (1.0, number), "sub": (-1.0, number), "mul": (number, 0.0)}[kind]
-    return pointwise.Scale(factor, offset), [b]
+        made = {"add": (one, b), "sub": (one, -b), "mul": (b, zero), "div": (1 / b if kind == "div" else b, zero)}
+        return pointwise.Scale(*made[kind]), [a]
+    if kind == "div" or not isinstance(b, fx.Node):
+        raise Unknown(f"{node.name} divides by a value, or takes none")
+    made = {"add": (one, a), "sub": (-1.0, a), "mul": (a, zero)}
+    return pointwise.Scale(*made[kind]), [b]
 
 
-def _number(value: Any) -> Any:
-    """A tensor of one number, or a number, as a number; a value of the chain as it is."""
+def _operand(value: Any, node: Node) -> Any:
+    """A number or a constant as such, a value of the chain as its node."""
     if isinstance(value, fx.Node):
-        if value.meta["batch"] is None:
-            constant = value.meta["example"]
-            if constant.numel() != 1 or constant.dim() > 0:
-                raise Unknown("arithmetic with a tensor of constants")
-            return float(constant)
-        if not isinstance(value.meta["example"], Tensor):
+        constant = value.meta["example"]
+        if not isinstance(constant, Tensor):
             raise Unknown("arithmetic with the number of records")
-        return value
+        if value.meta["batch"] is not None:
+            return value
+        whole = node.meta["example"]
+        if constant.dim() >= whole.dim() or constant.dtype != whole.dtype:
+            raise Unknown("arithmetic with a constant for each record, or of another type")
+        return constant.detach().numpy()  # as it will be then: an array on the constant's own memory
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise Unknown(f"arithmetic with {type(value).__name__}")
     return float(value)
+
+
+def _roll(node: Node) -> Made:
+    given = _bound(node, input=None, shifts=None, dims=None)
+    x = given["input"].meta["example"]
+    shift, axis = given["shifts"], given["dims"]
+    if not isinstance(shift, int) or not isinstance(axis, int) or axis % x.dim() == 0:
+        raise Unknown(f"{node.name} rolls over the batch, or over several axes")
+    axis %= x.dim()
+    places = (torch.arange(x.shape[axis]) - shift) % x.shape[axis]
+    return Index((*[slice(None)] * (axis - 1), places.numpy()), True), [given["input"]]
 
 
 def _pointwise(node: Node, function: pointwise.Pair) -> Made:
@@ -189,13 +199,14 @@ NAMES: dict[str, Callable[[Node], Made]] = {
     "mean": partial(_reduce, mean=True),
     "sum": partial(_reduce, mean=False),
     "getitem": _getitem,
+    "roll": _roll,
     "max_pool1d": partial(_functional_pool, n=1, largest=True),
     "max_pool2d": partial(_functional_pool, n=2, largest=True),
     "avg_pool1d": partial(_functional_pool, n=1, largest=False),
     "avg_pool2d": partial(_functional_pool, n=2, largest=False),
     **dict.fromkeys(("reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze"), reshape),
     **dict.fromkeys(("permute", "transpose", "movedim"), _move),
-    "contiguous": lambda node: (pointwise.Scale(1.0), [node.args[0]]),
+    "contiguous": lambda node: (pointwise.Scale(pointwise.ONE), [node.args[0]]),
 }
 MOVES = dict.fromkeys(("permute", "transpose", "movedim"), moved)
 

@@ -140,7 +140,7 @@ MODULES: dict[type[nn.Module], Callable[..., Operation]] = {
     nn.GELU: lambda m, *_: pointwise.Activation(pointwise.gelu_tanh if m.approximate == "tanh" else pointwise.gelu),
     nn.LeakyReLU: lambda m, *_: pointwise.Activation(pointwise.leaky_relu(m.negative_slope)),
     nn.ELU: lambda m, *_: pointwise.Activation(pointwise.elu(m.alpha)),
-    nn.Identity: lambda *_: pointwise.Scale(1.0),
+    nn.Identity: lambda *_: pointwise.Scale(pointwise.ONE),
     nn.Flatten: lambda m, node, *_: reshape(node)[0],
     nn.Unflatten: lambda m, node, *_: reshape(node)[0],
 }
