@@ -2,8 +2,9 @@
 
     python tests/bench/redraw.py [--check]
 
-A mark is `<!-- bench:NAME -->` ... `<!-- /bench -->`; what lies between is replaced by the table of NAME.json. With
---check nothing is written and the exit status says whether the README is up to date. Pictures: quantum.png.
+A mark is `<!-- bench:NAME WORDS -->` ... `<!-- /bench -->`; what lies between is replaced by a table of the figures of
+NAME.json whose names match the regular expression WORDS (all without it). All figures of all benchmarks go into
+tests/bench/results/README.md. With --check nothing is written and the exit status says whether both are up to date.
 """
 
 from __future__ import annotations
@@ -14,27 +15,47 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from report import met  # tests/bench/report.py
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "bench" / "results"
 
 
-def table(name: str) -> str:
+def table(name: str, words: str = "") -> str:
     """The figures of one benchmark as a Markdown table, with the machine they were measured on."""
     tree = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     lines = ["| figure | value | goal |", "|---|---:|---:|"]
     for figure in tree["figures"]:
+        if re.search(words, figure["name"]) is None:
+            continue
         goal = ""
         if figure["goal"] is not None:
             goal = f"{'≥' if figure['better'] == 'higher' else '≤'} {figure['goal']:g}"
-        lines.append(f"| {figure['name']} | {figure['value']:.3g} {figure['unit']} | {goal} |")
+            goal += "" if met(figure) else " missed"
+        lines.append(f"| {figure['name']} | {number(figure['value'])} {figure['unit']} | {goal} |")
     machine = tree["machine"]
     return "\n".join([*lines, "", f"Measured on {machine['cores']} cores ({machine['cpu']})."])
 
 
+def number(value: float) -> str:
+    """Three significant digits, without an exponent where people read one badly."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.3g}"
+
+
 def redrawn(text: str) -> str:
     """The README with every marked table renewed."""
-    mark = re.compile(r"(<!-- bench:(\w+) -->\n).*?(<!-- /bench -->)", re.DOTALL)
-    return mark.sub(lambda found: f"{found[1]}{table(found[2])}\n{found[3]}", text)
+    mark = re.compile(r"(<!-- bench:(\w+)(?: (.*?))? -->\n).*?(<!-- /bench -->)", re.DOTALL)
+    return mark.sub(lambda found: f"{found[1]}{table(found[2], found[3] or '')}\n{found[4]}", text)
+
+
+def every_table() -> str:
+    """All figures of all benchmarks."""
+    head = "# Figures of all benchmarks\n\nWritten by `python tests/bench/redraw.py` from the JSON beside it.\n"
+    return "\n".join([head, *(_section(file.stem) for file in sorted(RESULTS.glob("*.json")))])
+
+
+def _section(name: str) -> str:
+    return f"## {name}\n\n`python tests/bench/{name}.py --json FILE`\n\n{table(name)}\n"
 
 
 def draw_quantum() -> None:
@@ -92,15 +113,14 @@ def _curves(figures: list[dict[str, Any]]) -> tuple[dict[str, dict[int, float]],
 
 
 def main() -> None:
-    """Renew or check the README."""
-    readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = redrawn(old)
+    """Renew or check the README and the list of all figures."""
+    readme, everything = ROOT / "README.md", RESULTS / "README.md"
+    texts = {readme: redrawn(readme.read_text(encoding="utf-8")), everything: every_table()}
     if "--check" in sys.argv:
-        sys.exit(
-            0 if old == new else "README.md is not what tests/bench/results says: run python tests/bench/redraw.py"
-        )
-    readme.write_text(new, encoding="utf-8")
+        stale = [file.name for file, text in texts.items() if file.read_text(encoding="utf-8") != text]
+        sys.exit(f"{stale} are not what tests/bench/results says: run python tests/bench/redraw.py" if stale else 0)
+    for file, text in texts.items():
+        file.write_text(text, encoding="utf-8")
     draw_quantum()
 
 
