@@ -32,6 +32,17 @@ def site_folder(context: Context) -> Path:
     return Path(sites) / f"{partition:04d}"
 
 
+def _site(context: Context) -> Site:
+    """The node's site, opened; kept open where the run is a simulation in this process ("qfed-warm")."""
+    folder = site_folder(context)
+    if folder in _open:
+        return _open[folder]
+    site = Site(folder, simulated="qfed-site" not in context.node_config)
+    if context.run_config.get("qfed-warm") == "yes":
+        _open[folder] = site
+    return site
+
+
 def close_sites() -> None:
     """Close every site that this process kept open."""
     while _open:
@@ -49,12 +60,10 @@ def prepare_round(deliveries: Sequence[tuple[Message, Context]]) -> None:
         if context.run_config.get("qfed-warm") != "yes":
             continue
         try:
-            folder = site_folder(context)
-            if folder not in _open:
-                _open[folder] = Site(folder)
+            site = _site(context)
             fields = wire.unpack(message, run=str, round=int, model=bytes, request=bytes)
             model, request = bytes(fields["model"]), bytes(fields["request"])  # type: ignore[arg-type]
-            found = _open[folder].prepare(str(fields["run"]), int(fields["round"]), model, request)
+            found = site.prepare(str(fields["run"]), int(fields["round"]), model, request)
         except Exception as error:  # noqa: BLE001  the site meets it again, and answers with it
             log.debug("a site is not trained ahead: %s: %s", type(error).__name__, error)
         else:
@@ -66,16 +75,12 @@ def prepare_round(deliveries: Sequence[tuple[Message, Context]]) -> None:
 
 def _answer(message: Message, context: Context, work: Callable[[Site], wire.Fields]) -> Message:
     try:
-        folder, simulated = site_folder(context), "qfed-site" not in context.node_config
-        if context.run_config.get("qfed-warm") == "yes":
-            if folder not in _open:
-                _open[folder] = Site(folder, simulated=simulated)
-            return Message(wire.pack(work(_open[folder])), reply_to=message)
-        site = Site(folder, simulated=simulated)
+        site = _site(context)
         try:
             return Message(wire.pack(work(site)), reply_to=message)
         finally:
-            site.close()
+            if site.folder not in _open:
+                site.close()
     except QfedError as error:
         log.warning("%s refused: %s: %s", message.metadata.message_type, type(error).__name__, error)
         return Message(Error(SITE_REFUSED, type(error).__name__), reply_to=message)

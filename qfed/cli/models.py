@@ -43,9 +43,9 @@ def list_(set_: Set = None) -> None:
     console = Console()
     console.print(table)
     console.print(
-        "hybrid, twin: trained parameters on breast_cancer, of image models on digits. Variance: the largest over the circuit's weights of "
-        "Var(d output / d angle), weights uniform over the full circle, or as they start; a random circuit has about "
-        "2^-wires, '-' has nothing to train. More: qfed models show NAME",
+        "hybrid, twin: trained parameters on breast_cancer, of image models on digits. variance: the largest over the "
+        "circuit's weights of Var(d output / d angle), weights uniform over the full circle, or as they start; a "
+        "random circuit has about 2^-wires, '-' has nothing to train. More: qfed models show NAME",
         style="dim",
     )
 

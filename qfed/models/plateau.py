@@ -25,7 +25,7 @@ def gradients_of(layer: QuantumLayer, config: ModelConfig, *, start: bool = Fals
     return trainability(
         layer,
         config.wires,
-        draws=max(8, min(64, _AMPLITUDES >> config.wires)),
+        draws=max(8, min(32, _AMPLITUDES >> config.wires)),
         weight_range=math.sqrt(12) * config.initial_stddev if start else 2 * math.pi,
         input_range=2 * limit,
         around_present=start,

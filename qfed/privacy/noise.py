@@ -27,7 +27,7 @@ def _words(size: int) -> NDArray[np.uint64]:
 def gaussian(size: int, stddev: float) -> NDArray[np.float64]:
     """`size` independent samples of N(0, stddev^2)."""
     words = _words(size)
-    samples = np.add(words & _LOW_53, 0.5, dtype=np.float64)
+    samples: NDArray[np.float64] = np.add(words & _LOW_53, 0.5, dtype=np.float64)
     samples *= 2.0**-54
     ndtri(samples, out=samples)
     # the words' highest bit, which is not among those that were used, is the sign

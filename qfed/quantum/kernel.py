@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qfed.quantum import blocks, product, tables, walsh
+from qfed.quantum import blocks, coset, product, tables, walsh
 from qfed.quantum import lanes as lanes_of
 from qfed.quantum import measure as measuring
 from qfed.quantum.cache import fingerprint, keep_on_disk
@@ -298,5 +298,5 @@ def _entries(sources: str) -> tuple[Any, Any]:
     return forward, backward
 
 
-forward, backward = _entries(fingerprint(blocks, lanes_of, measuring, product, tables, walsh))
+forward, backward = _entries(fingerprint(blocks, coset, lanes_of, measuring, product, tables, walsh))
 keep_on_disk(forward, backward)

@@ -6,7 +6,7 @@ In a barren plateau v decays like 2^-W: a Haar-random circuit has Var <P> = 1 / 
 its gradients are no larger. Shallow circuits, local observables and small initial angles avoid it.
 Source  McClean et al., Nat. Commun. 9, 4812 (2018); Cerezo et al., Nat. Commun. 12, 1791 (2021). Departure: the
         mean over outputs instead of one cost function; the verdict compares the largest v with a floor.
-Units   variances of d out / d radian.      Cost  draws * outputs sweeps of the kernel.
+Units   variances of d out / d radian.      Cost  draws sweeps of the kernel, of 8 records an output.
 """
 
 from __future__ import annotations
@@ -73,15 +73,15 @@ def trainability(
     present = circuit.flat_weights(torch.zeros((), dtype=torch.float64)).detach().cpu()
     count = present.shape[0]
     centre = present if around_present else torch.zeros(count, dtype=torch.float64)
+    basis = torch.eye(width, dtype=torch.float64).repeat_interleave(_RECORDS, dim=0)
     gradients = []
-    for _ in range(draws):
+    for _ in range(draws if count else 0):
         x = (torch.rand(_RECORDS, features, generator=generator, dtype=torch.float64) - 0.5) * input_range
         w = centre + (torch.rand(count, generator=generator, dtype=torch.float64) - 0.5) * weight_range
-        _, pull = runner.per_sample(x, w)
-        basis = torch.eye(width, dtype=torch.float64)
-        gradients.append(torch.stack([pull(row.expand(_RECORDS, -1))[1] for row in basis]))
-    samples = torch.stack(gradients, dim=1).flatten(1, 2)  # (outputs, draws * records, P)
-    variances = samples.var(dim=1).mean(dim=0)
+        _, pull = runner.per_sample(x.repeat(width, 1), w)
+        gradients.append(pull(basis)[1].reshape(width, _RECORDS, count))
+    # (outputs, draws * records, P) -> (P,)
+    variances = torch.cat(gradients, dim=1).var(dim=1).mean(dim=0) if gradients else torch.zeros(0)
     wires = len(circuit.wires) if circuit.wires is not None else features
     found = Trainability(variances, float(variances.max()) if count else 0.0, 1 / (2**wires + 1), floor)
     if found.barren:

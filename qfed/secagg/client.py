@@ -154,12 +154,12 @@ class ClientSession:
     def _reveal(self, message: RevealRequest) -> bytes:
         place = self._place(message)
         with self._store.transaction() as step:
-            return client_setup.reveal(step, self.identity, self.federation, place, message.bundles)
+            return client_setup.reveal(step, self.identity, self.federation, place, message.bundles, self._threads)
 
     def _setup(self, message: SetupRequest) -> bytes:
         place = self._place(message)
         with self._store.transaction() as step:
-            return client_setup.setup(step, self.identity, self.federation, place, message)
+            return client_setup.setup(step, self.identity, self.federation, place, message, self._threads)
 
     def _confirm(self, message: ConfirmRequest) -> bytes:
         place = self._place(message)
@@ -180,7 +180,7 @@ class ClientSession:
             )
         state = client_setup.installed(step, place)
         if state is None and len(message.install):
-            state = client_setup.install(step, self.identity, self.federation, place, message.install)
+            state = client_setup.install(step, self.identity, self.federation, place, message.install, self._threads)
         return self._check_view(state, message.view)
 
     def _check_view(self, state: SiteEpoch | None, view: bytes) -> SiteEpoch:

@@ -24,10 +24,12 @@ from qfed.secagg.messages import (
     Install,
     RevealBody,
     RevealRequest,
+    SetupBody,
     SetupReply,
     SetupRequest,
     SiteEpoch,
 )
+from qfed.secagg.parallel import on_threads
 from qfed.secagg.primitives import KemKey
 from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import NOTHING, Place, sign_reply
@@ -60,11 +62,16 @@ def hello(step: Transaction, identity: Identity, federation: Federation, place: 
 
 
 def reveal(
-    step: Transaction, identity: Identity, federation: Federation, place: Place, bundles: tuple[bytes, ...]
+    step: Transaction,
+    identity: Identity,
+    federation: Federation,
+    place: Place,
+    bundles: tuple[bytes, ...],
+    threads: int = 1,
 ) -> bytes:
     """Check all bundles, then open this site's nonce for exactly this set of them."""
     record = _begun(step, place)
-    opened = open_bundles(federation, place, bundles)
+    opened = open_bundles(federation, place, bundles, threads)
     check_enough(federation, len(opened))
     _check_own(opened, record, federation.index[identity.name])
     digests = b"".join(bundle.digest for bundle in opened)
@@ -78,10 +85,17 @@ def reveal(
     return sign_reply(identity, place, RevealRequest.KIND, about, step.mark, body)
 
 
-def setup(step: Transaction, identity: Identity, federation: Federation, place: Place, message: SetupRequest) -> bytes:
+def setup(
+    step: Transaction,
+    identity: Identity,
+    federation: Federation,
+    place: Place,
+    message: SetupRequest,
+    threads: int = 1,
+) -> bytes:
     """Deal this member's keys for the transcript that bundles and nonces make."""
     record = _begun(step, place)
-    opened = open_bundles(federation, place, message.bundles)
+    opened = open_bundles(federation, place, message.bundles, threads)
     me = federation.index[identity.name]
     _check_own(opened, record, me)
     sites = [bundle.site for bundle in opened]
@@ -162,31 +176,39 @@ def confirm(
 
 
 def install(
-    step: Transaction, identity: Identity, federation: Federation, place: Place, data: bytes | memoryview
+    step: Transaction,
+    identity: Identity,
+    federation: Federation,
+    place: Place,
+    data: bytes | memoryview,
+    threads: int = 1,
 ) -> SiteEpoch:
     """Check the epoch's committee and open what its members sealed to this site; forget what is not needed again."""
     record = _begun(step, place)
     message = Install.decode(data)
-    view = open_common(federation, place, message.common)
+    view = open_common(federation, place, message.common, threads)
     me = federation.index[identity.name]
     _check_view(federation, record, view, me)
     check_confirmed(federation, place, view, message.confirmations)
     if not len(message.sealed) == len(message.paths) == len(message.rows) == len(view.members):
         raise SecAggRefused(Reason.SEALED_KEY_FORGED, f"one sealed key of each of {len(view.members)} members is due")
     kem = KemKey(record.kem)
-    keys, shares = [], []
-    for member, body, parts in zip(
-        view.members,
-        view.bodies,
-        zip(message.sealed, message.paths, message.rows, strict=True),
-        strict=True,
-    ):
-        key, given = dealing.open_sealed(federation, view.transcript, member, me, body, kem, parts)
-        keys.append(key)
-        shares.append(given)
-    state = SiteEpoch(
-        view.digest, view.transcript.digest, view.transcript.sites, view.members, b"".join(keys), b"".join(shares)
+    sealed = list(
+        zip(
+            view.members,
+            view.bodies,
+            zip(message.sealed, message.paths, message.rows, strict=True),
+            strict=True,
+        )
     )
+
+    def open_one(one: tuple[int, SetupBody, tuple[bytes, bytes, bytes]]) -> tuple[bytes, bytes]:
+        member, body, parts = one
+        return dealing.open_sealed(federation, view.transcript, member, me, body, kem, parts)
+
+    opened = on_threads(open_one, sealed, threads)
+    keys, shares = b"".join(key for key, _ in opened), b"".join(given for _, given in opened)
+    state = SiteEpoch(view.digest, view.transcript.digest, view.transcript.sites, view.members, keys, shares)
     step.forget_before(place)
     step.put_epoch(place, EpochRecord(dealt=record.dealt, installed=state.encode()))
     return state

@@ -26,6 +26,7 @@ from functools import lru_cache
 from qfed.secagg import primitives
 from qfed.secagg.federation import Federation
 from qfed.secagg.messages import Common, ConfirmRequest, SetupBody, SetupRequest
+from qfed.secagg.parallel import on_threads
 from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import Place, open_reply, site_of
 from qfed.secagg.transcript import Transcript, build_transcript, check_order, open_bundles, openers
@@ -52,12 +53,14 @@ class _Case:
     digest: bytes
     federation: Federation = field(compare=False)
     data: bytes = field(compare=False)
+    threads: int = field(compare=False)
 
 
-def open_common(federation: Federation, place: Place, data: bytes | memoryview) -> CommonView:
-    """Return the verified common part of the place's epoch."""
+def open_common(federation: Federation, place: Place, data: bytes | memoryview, threads: int = 1) -> CommonView:
+    """Return the common part of the place's epoch, verified on up to `threads` cores."""
     place = Place(place.federation, place.run, place.epoch)
-    return _open_common(_Case(federation.digest, place, primitives.digest("common", data), federation, bytes(data)))
+    digest = primitives.digest("common", data)
+    return _open_common(_Case(federation.digest, place, digest, federation, bytes(data), threads))
 
 
 @lru_cache(maxsize=4)
@@ -67,7 +70,7 @@ def _open_common(case: _Case) -> CommonView:
     check_order(sites)
     if len(sites) != len(digests) or any(site >= len(federation.roster) for site in sites):
         raise SecAggRefused(Reason.SYBIL, "a transcript names sites of the roster, each with its bundle's digest")
-    opened = open_bundles(federation, place, common.bundles)
+    opened = open_bundles(federation, place, common.bundles, case.threads)
     named = dict(zip(sites, digests, strict=True))
     if any(named.get(bundle.site) != bundle.digest for bundle in opened):
         raise SecAggRefused(Reason.BAD_TRANSCRIPT, "a bundle shown in full is not the one that the transcript names")
@@ -75,21 +78,22 @@ def _open_common(case: _Case) -> CommonView:
     if not set(openers(federation, sites, digests)) <= set(commitments):
         raise SecAggRefused(Reason.BAD_TRANSCRIPT, "the bundles of all openers are shown in full")
     transcript = build_transcript(federation, place, sites, digests, commitments, common.nonces)
-    members, bodies = [], []
-    for header in common.headers:
+
+    def open_header(header: bytes) -> tuple[int, SetupBody]:
         name = site_of(header)
         member = federation.index[federation.site(name).name]
         if member not in transcript.drawn:
             raise SecAggRefused(Reason.NOT_A_MEMBER, f"site={name} is not on the committee that the transcript draws")
         body, _ = open_reply(federation, place, SetupRequest.KIND, transcript.digest, header, name)
-        members.append(member)
-        bodies.append(SetupBody.decode(body))
+        return member, SetupBody.decode(body)
+
+    headers = on_threads(open_header, common.headers, case.threads)
+    members = tuple(member for member, _ in headers)
+    bodies = tuple(body for _, body in headers)
     check_order(members)
     check_committee(federation, len(members))
     marks = tuple(primitives.digest("header", header) for header in common.headers)
-    return CommonView(
-        view_digest(transcript, common.headers), transcript, digests, tuple(members), tuple(bodies), marks
-    )
+    return CommonView(view_digest(transcript, common.headers), transcript, digests, members, bodies, marks)
 
 
 def check_confirmed(federation: Federation, place: Place, view: CommonView, confirmations: Sequence[bytes]) -> None:

@@ -83,7 +83,7 @@ class ServerSession:
 
     def begin_epoch(self, epoch: int, sites: Iterable[str]) -> EpochSetup:
         """Start the setup of an epoch among the sites that are there."""
-        return EpochSetup(self.federation, self.run, epoch, sites, self._receipts)
+        return EpochSetup(self.federation, self.run, epoch, sites, self._receipts, self.threads)
 
     def restore_epoch(self, data: bytes) -> ServerEpoch:
         """Return an epoch from `ServerEpoch.to_bytes` after a restart."""

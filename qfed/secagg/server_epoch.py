@@ -33,6 +33,7 @@ class ServerEpoch:
         common: bytes,
         setups: Mapping[int, SetupReply],
         trees: Mapping[int, Tree] | None = None,
+        threads: int = 1,
     ) -> None:
         self.federation = federation
         self.place = place
@@ -40,7 +41,7 @@ class ServerEpoch:
         self._confirmations: dict[int, bytes] = {}
         self._common = common
         self._setups = dict(setups)
-        self._view: CommonView = open_common(federation, place, common)
+        self._view: CommonView = open_common(federation, place, common, threads)
         self._trees = trees or {
             member: dealing.check_deal(federation, self.transcript, member, body, self._setups[member])
             for member, body in zip(self.members, self._view.bodies, strict=True)
@@ -55,6 +56,7 @@ class ServerEpoch:
         bundles: tuple[Bundle, ...],
         nonces: tuple[bytes, ...],
         checked: Mapping[int, tuple[SetupReply, Tree]],
+        threads: int = 1,
     ) -> Self:
         """Put together what every site must see from the verified parts of a setup."""
         setups = {member: setup for member, (setup, _) in checked.items()}
@@ -66,7 +68,8 @@ class ServerEpoch:
             nonces,
             tuple(bytes(setups[member].header) for member in sorted(setups)),
         ).encode()
-        return cls(federation, place, common, setups, {member: tree for member, (_, tree) in checked.items()})
+        trees = {member: tree for member, (_, tree) in checked.items()}
+        return cls(federation, place, common, setups, trees, threads)
 
     @property
     def epoch(self) -> int:

@@ -35,6 +35,7 @@ from qfed.secagg.messages import (
     SetupReply,
     SetupRequest,
 )
+from qfed.secagg.parallel import on_threads
 from qfed.secagg.reasons import Reason, SecAggMisuse, SecAggRefused
 from qfed.secagg.server_epoch import ServerEpoch
 from qfed.secagg.statement import Place, open_reply
@@ -47,13 +48,20 @@ class EpochSetup:
     """The setup of one epoch. Call hello, reveal, setup and finish, in this order, once each."""
 
     def __init__(
-        self, federation: Federation, run: str, epoch: int, sites: Iterable[str], receipts: Mapping[str, Receipt]
+        self,
+        federation: Federation,
+        run: str,
+        epoch: int,
+        sites: Iterable[str],
+        receipts: Mapping[str, Receipt],
+        threads: int = 1,
     ) -> None:
         self.refused: dict[str, SecAggRefused] = {}
         self.sites = tuple(sorted(set(sites)))
         self._federation = federation
         self._place = Place(federation.digest, run, epoch)
         self._receipts = receipts
+        self._threads = threads
         self._step = 0
         self._bundles: tuple[Bundle, ...] = ()
         self._nonces: tuple[bytes, ...] = ()
@@ -180,7 +188,9 @@ class EpochSetup:
         except SecAggRefused as error:
             raise QuorumLost(f"{error}; begin epoch={self._place.epoch + 1} with the sites that are there") from error
         checked = {self._federation.index[site]: part for site, part in setups.items()}
-        return ServerEpoch.assemble(self._federation, self._place, transcript, self._bundles, self._nonces, checked)
+        return ServerEpoch.assemble(
+            self._federation, self._place, transcript, self._bundles, self._nonces, checked, self._threads
+        )
 
     def _openers(self) -> list[str]:
         sites = [bundle.site for bundle in self._bundles]
@@ -191,14 +201,20 @@ class EpochSetup:
         self, asked: Iterable[str], replies: Mapping[str, bytes], take: Callable[[str, bytes], _Part]
     ) -> dict[str, _Part]:
         """Return what can be taken of each asked site's reply; note why another's was refused."""
-        parts: dict[str, _Part] = {}
-        for site in asked:
-            if site not in replies:
-                continue
+
+        def attempt(site: str) -> _Part | SecAggRefused:
             try:
-                parts[site] = take(site, replies[site])
+                return take(site, replies[site])
             except SecAggRefused as error:
-                self.refused[site] = error
+                return error
+
+        there = [site for site in asked if site in replies]
+        parts: dict[str, _Part] = {}
+        for site, part in zip(there, on_threads(attempt, there, self._threads), strict=True):
+            if isinstance(part, SecAggRefused):
+                self.refused[site] = part
+            else:
+                parts[site] = part
         return parts
 
     def _quorum(self, sites: int, what: str) -> None:

@@ -25,6 +25,7 @@ from itertools import pairwise
 from qfed.secagg import collusion, primitives
 from qfed.secagg.federation import Federation
 from qfed.secagg.messages import HelloBody, HelloRequest
+from qfed.secagg.parallel import on_threads
 from qfed.secagg.reasons import Reason, SecAggRefused
 from qfed.secagg.statement import NOTHING, Place, open_reply, site_of
 
@@ -57,6 +58,7 @@ class _Case:
     digest: bytes
     federation: Federation = field(compare=False)
     bundles: tuple[bytes, ...] = field(compare=False)
+    threads: int = field(compare=False)
 
 
 def open_bundle(federation: Federation, place: Place, data: bytes, site: str | None = None) -> Bundle:
@@ -77,17 +79,19 @@ def open_bundle(federation: Federation, place: Place, data: bytes, site: str | N
     return bundle
 
 
-def open_bundles(federation: Federation, place: Place, bundles: Sequence[bytes]) -> tuple[Bundle, ...]:
-    """Return all bundles verified; they must come in roster order, each site once."""
+def open_bundles(
+    federation: Federation, place: Place, bundles: Sequence[bytes], threads: int = 1
+) -> tuple[Bundle, ...]:
+    """Return all bundles verified (on up to `threads` cores); they must come in roster order, each site once."""
     place = Place(place.federation, place.run, place.epoch)
     return _open_bundles(
-        _Case(federation.digest, place, primitives.digest("bundles", *bundles), federation, tuple(bundles))
+        _Case(federation.digest, place, primitives.digest("bundles", *bundles), federation, tuple(bundles), threads)
     )
 
 
 @lru_cache(maxsize=4)
 def _open_bundles(case: _Case) -> tuple[Bundle, ...]:
-    opened = tuple(open_bundle(case.federation, case.place, data) for data in case.bundles)
+    opened = tuple(on_threads(lambda data: open_bundle(case.federation, case.place, data), case.bundles, case.threads))
     check_order([bundle.site for bundle in opened])
     return opened
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from qfed.errors import QuorumLost
 from qfed.federation import wire
 from qfed.federation.contribution import Evaluation
 from qfed.federation.engine import run_in_process
-from qfed.federation.local import Learner, learner_for
+from qfed.federation.local import Job, Learner, learner_for
 from qfed.federation.result import Comparison, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.privacy.ledger import Ledger, Limits
@@ -175,18 +176,22 @@ def _each_alone(
     learner = learner_for(config)
     private = config.privacy.mode != "off"
     folder.mkdir(parents=True)
-    metrics = []
-    for name, site in zip(names, data, strict=True):
-        ledger = (
-            Ledger(folder / f"{name}.db", Limits(config.privacy.epsilon, config.privacy.delta)) if private else None
-        )
-        vector = learner.start
+    limits = Limits(config.privacy.epsilon, config.privacy.delta)
+    vectors = [learner.start] * len(names)
+    with ExitStack() as opened:
+        ledgers = [
+            opened.enter_context(closing(Ledger(folder / f"{name}.db", limits))) if private else None for name in names
+        ]
         for round in range(1, config.training.rounds + 1):
-            update = learner.train(vector, _reader(site), ledger=ledger, dataset=name, run=run, round=round)
-            vector = (vector + update).astype(np.float32)
-        if ledger is not None:
-            ledger.close()
-        metrics.append(pooled(learner, vector, data))
+            jobs = [
+                Job(vector, _reader(site), ledger, name, run, round)
+                for vector, site, ledger, name in zip(vectors, data, ledgers, names, strict=True)
+            ]
+            for place, outcome in enumerate(learner.train_many(jobs)):
+                if isinstance(outcome, Exception):
+                    raise outcome
+                vectors[place] = (vectors[place] + outcome).astype(np.float32)
+    metrics = [pooled(learner, vector, data) for vector in vectors]
     mean = metrics[0].model_copy(
         update={
             "score": float(np.mean([m.score for m in metrics])),

@@ -23,19 +23,10 @@ import time
 import warnings
 from pathlib import Path
 
+from contenders import circuit_of  # tests/bench/contenders.py
+
 RECORDS, RATE, CLIP, SIGMA = 640, 0.1, 1.0, 1.0
 BATCH, SITE_BATCH, SITES = 64, 32, 64
-
-
-def _circuit(wires):
-    import pennylane as qml
-
-    def circuit(inputs, w):
-        qml.AngleEmbedding(inputs, wires=range(wires))
-        qml.StronglyEntanglingLayers(w, wires=range(wires))
-        return [qml.expval(qml.Z(i)) for i in range(wires)]
-
-    return circuit
 
 
 def _model(wires, layer=None):
@@ -43,7 +34,7 @@ def _model(wires, layer=None):
 
     from qfed.quantum import QuantumLayer
 
-    layer = layer or QuantumLayer(_circuit(wires), {"w": (2, wires, 3)}, wires=wires)
+    layer = layer or QuantumLayer(circuit_of(wires), {"w": (2, wires, 3)}, wires=wires)
     return nn.Sequential(nn.Linear(16, wires), layer, nn.Linear(wires, 2))
 
 
@@ -157,7 +148,7 @@ def _repaired(wires):
             return torch.stack(list(found), dim=-1).to(inputs)
 
     device = qml.device("default.qubit", wires=wires)
-    node = qml.QNode(_circuit(wires), device, interface="torch", diff_method="backprop")
+    node = qml.QNode(circuit_of(wires), device, interface="torch", diff_method="backprop")
     return Repaired(node, {"w": (2, wires, 3)})
 
 
@@ -227,7 +218,7 @@ def _circuit_alone(wires, sites, batch):
     from qfed.quantum import QuantumLayer
     from qfed.quantum.execute import even
 
-    circuit = QuantumLayer(_circuit(wires), {"w": (2, wires, 3)}, wires=wires).runner(wires)
+    circuit = QuantumLayer(circuit_of(wires), {"w": (2, wires, 3)}, wires=wires).runner(wires)
     rng = np.random.default_rng(0)
     x, w = (rng.random(shape, dtype=np.float32) for shape in ((sites * batch, wires), (sites, 6 * wires)))
     cotangent, times = rng.random((sites * batch, wires), dtype=np.float32), []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -42,6 +43,14 @@ def test_exported_names_are_these() -> None:
         assert getattr(qfed, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = qfed.nothing
+
+
+def test_names_of_the_quantum_engine_are_these() -> None:
+    import qfed.quantum
+
+    assert qfed.quantum.__all__ == ["QuantumLayer", "Trainability", "refuse_torch_layer", "trainability", "warmup"]
+    parameters = inspect.signature(qfed.quantum.trainability).parameters
+    assert [name for name, p in parameters.items() if p.default is inspect.Parameter.empty] == ["circuit"]
 
 
 def test_importing_qfed_loads_nothing_heavy_and_touches_no_global_state() -> None:

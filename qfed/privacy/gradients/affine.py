@@ -12,7 +12,7 @@ Shapes  a (K, B, T, G, I), g (K, B, T, G, O), W (K, G, O, I), G groups of a conv
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -98,15 +98,14 @@ class Places:
 
     def weighted(self, factors: Array | None, into: Sequence[Array]) -> None:
         """See Share."""
-        if factors is not None and not self._ghost:
+        if not self._ghost or self.rows is None:
             for place, sample in zip(into, self._formed, strict=True):
                 added(sample, factors, place)
             return
         scaled = self.slopes if factors is None else self.slopes * factors[:, :, None, None, None]
-        sites = scaled.shape[0]
-        if self.rows is not None:
-            a, g = (v.transpose(0, 3, 1, 2, 4).reshape(sites, v.shape[3], -1, v.shape[4]) for v in (self.rows, scaled))
-            into[0][...] = (g.swapaxes(2, 3) @ a).reshape(sites, -1)
+        sites = len(scaled)
+        a, g = (v.reshape(sites, -1, v.shape[4]) for v in (self.rows, scaled))
+        into[0][...] = (g.swapaxes(1, 2) @ a).reshape(sites, -1)
         if self.bias:
             into[-1][...] = scaled.sum((1, 2)).reshape(sites, -1)
 
@@ -182,87 +181,66 @@ class Convolution:
 
     def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
-        x, w = inputs[0], weights[0]
-        sites, batch, channels = x.shape[:3]
+        x = inputs[0]
         padded = np.pad(x, ((0, 0), (0, 0), (0, 0), *self.padding)) if any(map(any, self.padding)) else x
-        spread = windows(padded, self.kernel, self.stride, self.dilation)  # (K, B, C, *S', *k)
-        n = len(self.kernel)
-        sizes = spread.shape[3 : 3 + n]
-        # (K, B, *S', C, *k) -> a (K, B, T, G, C / G * k)
-        rows = spread.transpose(0, 1, *range(3, 3 + n), 2, *range(3 + n, 3 + 2 * n)).reshape(
-            sites, batch, math.prod(sizes), self.groups, channels // self.groups * math.prod(self.kernel)
-        )
-        matrix = self._matrix(w)
-        if self.groups == 1:
-            flat = rows.reshape(sites, -1, rows.shape[-1]) @ matrix[:, 0].swapaxes(1, 2)
-        else:
-            flat = np.einsum("kbtgi,kgoi->kbtgo", rows, matrix)
-        out = flat.reshape(sites, batch, math.prod(sizes), -1)
+        sizes = places(padded.shape[3:], self.kernel, self.stride, self.dilation)
+        patches = np.empty((*x.shape[:3], *self.kernel, *sizes), x.dtype)  # im2col, a copy an offset
+        for offset, window in windows(self.kernel, self.stride, self.dilation, sizes):
+            patches[(..., *offset, *(slice(None),) * len(sizes))] = padded[(..., *window)]
+        columns = patches.reshape(*x.shape[:2], self.groups, -1, math.prod(sizes))  # (K, B, G, I, T)
+        out = np.matmul(self._matrix(weights[0]), columns).reshape(*x.shape[:2], -1, math.prod(sizes))
         if self.has_bias:
-            out = out + weights[1][:, None, None]
-        return np.ascontiguousarray(out.swapaxes(2, 3)).reshape(sites, batch, -1, *sizes), (x.shape, rows)
+            out += weights[1][:, None, :, None]
+        return out.reshape(*out.shape[:3], *sizes), (x.shape, columns)
 
     def backward(
         self, saved: Any, slope: Array, weights: Sequence[Array], wanted: Sequence[bool]
     ) -> tuple[Sequence[Array | None], Share | None]:
         """See Operation."""
-        shape, rows = saved
-        sites, batch, out = slope.shape[:3]
+        shape, columns = saved
         sizes = slope.shape[3:]
-        slopes = slope.reshape(sites, batch, self.groups, out // self.groups, -1).transpose(0, 1, 4, 2, 3)
+        slopes = slope.reshape(*shape[:2], self.groups, slope.shape[2] // self.groups, math.prod(sizes))
         of_input = self._folded(slopes, weights[0], shape, sizes) if wanted[0] else None
         if not self.trained:
             return [of_input], None
-        return [of_input], Places(self.trained, rows if self.trains_weight else None, slopes, self.trains_bias)
+        rows = columns.transpose(0, 1, 4, 2, 3) if self.trains_weight else None
+        return [of_input], Places(self.trained, rows, slopes.transpose(0, 1, 4, 2, 3), self.trains_bias)
 
     def _matrix(self, w: Array) -> Array:
-        """(K, O, C / G, *k) -> (K, G, O / G, C / G * k)."""
-        return w.reshape(w.shape[0], self.groups, w.shape[1] // self.groups, -1)
+        """(K, O, C / G, *k) -> (K, 1, G, O / G, C / G * k)."""
+        return w.reshape(len(w), 1, self.groups, w.shape[1] // self.groups, -1)
 
     def _folded(self, slopes: Array, w: Array, shape: tuple[int, ...], sizes: tuple[int, ...]) -> Array:
         """Slopes of the patches, added up where they overlap."""
-        sites, batch, channels = shape[:3]
-        if self.groups == 1:
-            flat = slopes.reshape(sites, -1, slopes.shape[-1]) @ self._matrix(w)[:, 0]
-        else:
-            flat = np.einsum("kbtgo,kgoi->kbtgi", slopes, self._matrix(w))
-        patches = flat.reshape(sites, batch, *sizes, channels, *self.kernel)
-        n = len(self.kernel)
-        patches = patches.transpose(0, 1, 2 + n, *range(2, 2 + n), *range(3 + n, 3 + 2 * n))
+        flat = np.matmul(self._matrix(w).swapaxes(3, 4), slopes)
+        patches = flat.reshape(*shape[:3], *self.kernel, *sizes)
         whole = [size + sum(pad) for size, pad in zip(shape[3:], self.padding, strict=True)]
-        padded = gathered(patches, whole, self.stride, self.dilation)
+        padded = np.zeros((*shape[:3], *whole), flat.dtype)
+        for offset, window in windows(self.kernel, self.stride, self.dilation, sizes):
+            padded[(..., *window)] += patches[(..., *offset, *(slice(None),) * len(sizes))]
         inside: list[Any] = [slice(pad[0], pad[0] + size) for pad, size in zip(self.padding, shape[3:], strict=True)]
-        return padded[(..., *inside)]
+        found: Array = padded[(..., *inside)]
+        return found
 
 
-def windows(x: Array, kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], fixed: int = 3) -> Array:
-    """x (..., *S) -> view (..., *S', *k): the patch of each output position; the first `fixed` axes stay."""
-    sizes = [
-        (size - d * (k - 1) - 1) // s + 1
-        for size, k, s, d in zip(x.shape[fixed:], kernel, stride, dilation, strict=True)
-    ]
-    steps = x.strides[fixed:]
-    return np.lib.stride_tricks.as_strided(
-        x,
-        (*x.shape[:fixed], *sizes, *kernel),
-        (
-            *x.strides[:fixed],
-            *(b * s for b, s in zip(steps, stride, strict=True)),
-            *(b * d for b, d in zip(steps, dilation, strict=True)),
-        ),
-        writeable=False,
+def places(
+    sizes: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[int, ...]:
+    """Output positions of a window that slides over `sizes`."""
+    return tuple(
+        (size - d * (k - 1) - 1) // s + 1 for size, k, s, d in zip(sizes, kernel, stride, dilation, strict=True)
     )
 
 
-def gathered(patches: Array, sizes: Sequence[int], stride: Sequence[int], dilation: Sequence[int]) -> Array:
-    """The adjoint of `windows`: patches (..., *S', *k) -> (..., *S), overlaps added."""
-    n = len(sizes)
-    places, kernel = patches.shape[-2 * n : -n], patches.shape[-n:]
-    out = np.zeros((*patches.shape[: -2 * n], *sizes), patches.dtype)
+def windows(
+    kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int], sizes: Sequence[int]
+) -> Iterator[tuple[Any, Any]]:
+    """For each offset in the kernel: the offset, and what of the input it meets at all output positions."""
     for offset in product(*map(range, kernel)):
-        to: list[Any] = [
-            slice(o * d, o * d + s * (count - 1) + 1, s)
-            for o, d, s, count in zip(offset, dilation, stride, places, strict=True)
-        ]
-        out[(..., *to)] += patches[(..., *offset)]  # type: ignore[arg-type]
-    return out
+        yield (
+            offset,
+            tuple(
+                slice(o * d, o * d + s * (count - 1) + 1, s)
+                for o, d, s, count in zip(offset, dilation, stride, sizes, strict=True)
+            ),
+        )

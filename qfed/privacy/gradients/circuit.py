@@ -34,7 +34,7 @@ class Circuit:
     def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
         x = inputs[0]
-        flat = self._flat(weights, len(x))
+        flat = self._flat(weights, len(x), x.dtype)
         rows = x if fill is None else x[fill.present][None]
         places = math.prod(rows.shape[2:-1])
         offsets = even(len(x), rows.shape[1] * places) if fill is None else fill.offsets * places
@@ -58,11 +58,11 @@ class Circuit:
             share = Formed(self.trained, [of_weights[..., a:b] for a, b in self.columns])
         return [_filled(of_inputs.reshape(rows), fill) if wanted[0] else None], share
 
-    def _flat(self, weights: Sequence[Array], sites: int) -> Array:
+    def _flat(self, weights: Sequence[Array], sites: int, dtype: np.dtype[Any]) -> Array:
         """The layer's flat weights, (K, P); frozen ones are the same at all sites."""
         if len(weights) == 1 and len(weights[0]) == sites:
             return weights[0].reshape(sites, -1)
-        flat = np.zeros((sites, sum(math.prod(w.shape[1:]) for w in weights)), weights[0].dtype)
+        flat = np.zeros((sites, sum(math.prod(w.shape[1:]) for w in weights)), dtype)
         start = 0
         for w in weights:
             size = math.prod(w.shape[1:])

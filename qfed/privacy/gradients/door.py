@@ -20,7 +20,7 @@ from qfed.errors import ConfigError
 from qfed.privacy.gradients import hooks
 from qfed.privacy.gradients.chain import Array, Chain, Fill
 from qfed.privacy.gradients.hooks import summed
-from qfed.privacy.gradients.rules import Unknown
+from qfed.privacy.gradients.modules import Unknown
 from qfed.privacy.gradients.trace import compile_chain
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -18,6 +18,7 @@ from qfed.privacy.gradients.chain import Array, Fill, Share
 
 Pair = Callable[[Array], tuple[Array, Array]]
 """x -> value, derivative."""
+ZERO, ONE = 0.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -94,23 +95,23 @@ def elu(alpha: float) -> Pair:
     return function
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scale:
-    """a x + c with numbers a, c."""
+    """a x + c with numbers, or arrays of a record's shape, a and c."""
 
-    factor: float
-    offset: float = 0.0
+    factor: float | Array
+    offset: float | Array = ZERO
 
     def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
-        value = inputs[0] if self.factor == 1.0 else inputs[0] * self.factor
-        return value if self.offset == 0.0 else value + self.offset, None
+        value = inputs[0] if self.factor is ONE else inputs[0] * self.factor
+        return value if self.offset is ZERO else value + self.offset, None
 
     def backward(
         self, saved: Any, slope: Array, weights: Sequence[Array], wanted: Sequence[bool]
     ) -> tuple[Sequence[Array | None], Share | None]:
         """See Operation."""
-        return [slope if self.factor == 1.0 else slope * self.factor], None
+        return [slope if self.factor is ONE else slope * self.factor], None
 
 
 @dataclass(frozen=True)

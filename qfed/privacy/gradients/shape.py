@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from qfed.privacy.gradients.affine import gathered, windows
+from qfed.privacy.gradients.affine import places, windows
 from qfed.privacy.gradients.chain import Array, Fill, Share
 
 
@@ -167,23 +167,27 @@ class Pool:
 
     def forward(self, inputs: Sequence[Array], weights: Sequence[Array], fill: Fill | None) -> tuple[Array, Any]:
         """See Operation."""
-        x, n = inputs[0], len(self.kernel)
-        spread = windows(x, self.kernel, self.stride, (1,) * n)
-        flat = spread.reshape(*spread.shape[:-n], -1)
+        x = inputs[0]
+        sizes = places(x.shape[3:], self.kernel, self.stride, self._dense)
+        parts = [x[(..., *window)] for _, window in windows(self.kernel, self.stride, self._dense, sizes)]
         if not self.largest:
-            return flat.mean(-1), (x.shape, None)
-        which = flat.argmax(-1)  # a NaN counts as largest, as in torch
-        return np.take_along_axis(flat, which[..., None], -1)[..., 0], (x.shape, which)
+            return sum(parts[1:], parts[0]) / len(parts), (x.shape, None)
+        stacked = np.stack(parts)
+        which = stacked.argmax(0)  # a NaN counts as largest, as in torch
+        return np.take_along_axis(stacked, which[None], 0)[0], (x.shape, which)
 
     def backward(
         self, saved: Any, slope: Array, weights: Sequence[Array], wanted: Sequence[bool]
     ) -> tuple[Sequence[Array | None], Share | None]:
         """See Operation."""
         shape, which = saved
-        count, n = math.prod(self.kernel), len(self.kernel)
-        if which is None:
-            flat = np.broadcast_to((slope / count)[..., None], (*slope.shape, count))
-        else:
-            flat = np.zeros((*slope.shape, count), slope.dtype)
-            np.put_along_axis(flat, which[..., None], slope[..., None], -1)
-        return [gathered(flat.reshape(*slope.shape, *self.kernel), shape[3:], self.stride, (1,) * n)], None
+        out = np.zeros(shape, slope.dtype)
+        mean = slope / math.prod(self.kernel)
+        every = windows(self.kernel, self.stride, self._dense, slope.shape[3:])
+        for index, (_, window) in enumerate(every):
+            out[(..., *window)] += mean if which is None else slope * (which == index)
+        return [out], None
+
+    @property
+    def _dense(self) -> tuple[int, ...]:
+        return (1,) * len(self.kernel)

@@ -19,7 +19,8 @@ from torch import Tensor, fx, nn
 
 from qfed.privacy.gradients import rules
 from qfed.privacy.gradients.chain import Chain, Fill, Parameter, Step
-from qfed.privacy.gradients.rules import Unknown
+from qfed.privacy.gradients.functions import MOVES
+from qfed.privacy.gradients.modules import MODULES, Node, Unknown, compiled_circuit, parameters_of
 from qfed.quantum.layer import QuantumLayer
 
 _EXAMPLES = 7  # a number of records that is no size of anything else, one hopes; what is wrong shows in the comparison
@@ -37,17 +38,16 @@ def compile_chain(model: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) 
         raise Unknown("there are hooks on the model")
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(_EXAMPLES, *shape, dtype=dtype, generator=generator)
-    with _LOCK, torch.no_grad():
-        tracer = _Tracer(example)
-        try:
-            graph = tracer.trace(model)
-        except Unknown:
-            raise
-        except Exception as error:  # a forward pass may raise anything when values are symbolic
-            raise Unknown(f"its forward pass cannot be traced ({type(error).__name__}: {str(error)[:120]})") from error
-    graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
-    chain = _chain(model, graph, parameters, _DTYPES[dtype])
-    _compare(model, chain, example, generator)
+    try:
+        with _LOCK, torch.no_grad():
+            graph = _Tracer(example).trace(model)
+        graph.eliminate_dead_code(is_impure_node=lambda node: node.op in ("placeholder", "output"))
+        chain = _chain(model, graph, parameters, _DTYPES[dtype])
+        _compare(model, chain, example, generator)
+    except Unknown:
+        raise
+    except Exception as error:  # a forward pass may do anything, and raise anything when values are symbolic
+        raise Unknown(f"its forward pass cannot be traced ({type(error).__name__}: {str(error)[:120]})") from error
     return chain
 
 
@@ -90,11 +90,12 @@ class _Proxy(fx.Proxy):
 
 class _Tracer(fx.Tracer):
     def __init__(self, example: Tensor) -> None:
-        super().__init__(autowrap_modules=())  # else `math` is patched while circuits are compiled
+        # an empty tuple, else `math` is patched while circuits are compiled
+        super().__init__(autowrap_modules=())  # type: ignore[arg-type]
         self._input, self._call = example, nn.Module.__call__
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in rules.MODULES or super().is_leaf_module(m, module_qualified_name)
+        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
@@ -120,15 +121,15 @@ class _Tracer(fx.Tracer):
                 raise Unknown("its forward pass takes more than one argument")
             node.meta["example"] = self._input
         elif kind != "output":
-            traced = nn.Module.__call__
-            nn.Module.__call__ = self._call  # type: ignore[method-assign]  what runs now is not to be traced
+            traced = nn.Module.__call__  # what runs now is not to be traced
+            nn.Module.__call__ = self._call  # type: ignore[method-assign]
             try:
                 node.meta["example"] = self._run(node)
             finally:
                 nn.Module.__call__ = traced  # type: ignore[method-assign]
         return proxy
 
-    def _run(self, node: rules.Node) -> Any:
+    def _run(self, node: Node) -> Any:
         """The node's value for the example."""
         module = self.root.get_submodule(str(node.target)) if node.op == "call_module" else None
         name = rules.name_of(node, module)
@@ -136,11 +137,11 @@ class _Tracer(fx.Tracer):
         if name == "size":
             return _EXAMPLES
         if isinstance(module, QuantumLayer):
-            rules.compiled_circuit(module, args[0])  # before a circuit that has none runs on its device
+            compiled_circuit(module, args[0])  # before a circuit that has none runs on its device
             if module.runner(args[0].shape[-1]).layout(args[0].shape[-1]).stacks:
                 node.meta["batch"] = 1
-        elif name in rules.MOVES:
-            node.meta["batch"] = rules.MOVES[name](node)[1]
+        elif name in MOVES:
+            node.meta["batch"] = MOVES[name](node)[1]
         if module is not None:
             return module(*args, **kwargs)
         if node.op == "call_method":
@@ -169,7 +170,7 @@ def _chain(model: nn.Module, graph: fx.Graph, parameters: list[nn.Parameter], dt
                 raise Unknown("its forward pass does not give one tensor")
         elif node.op != "get_attr" and isinstance(node.meta["example"], Tensor):
             module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
-            used = [] if module is None else [place[id(p)] for p in rules.parameters_of(module)]
+            used = [] if module is None else [place[id(p)] for p in parameters_of(module)]
             trained = [known[p].start is not None for p in used]
             operation, inputs = rules.operation(node, module, tuple(used), tuple(trained))
             if any(source not in values for source in inputs):
