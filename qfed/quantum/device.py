@@ -79,6 +79,11 @@ class DeviceCircuit:
             found = self._call(row, weights)
             many = isinstance(found, (list, tuple))
             parts = list(found) if many else [found]
+            if not all(isinstance(part, Tensor) and not part.is_complex() for part in parts):
+                raise CircuitError(
+                    f"device={self.name} returns something else than real numbers; measure expectations, variances, "
+                    "probabilities or purities instead of states and counts"
+                )
             self._layout = layout_of(
                 [p.numel() for p in parts],
                 ("list" if isinstance(found, list) else "tuple") if many else "one",

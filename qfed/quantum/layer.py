@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -51,7 +53,7 @@ class QuantumLayer(nn.Module):
         init_method: InitMethod = None,
         *,
         wires: int | Sequence[Any] | None = None,
-        input_name: str = "inputs",
+        input_name: str | None = None,
         fallback: str | None = None,
         shots: int | None = None,
     ) -> None:
@@ -59,6 +61,7 @@ class QuantumLayer(nn.Module):
         self.qnode = qnode
         self.fallback = fallback
         self.shots = shots
+        input_name = QuantumLayer._input_arg if input_name is None else input_name
         self.input_arg = input_name
         self.weight_shapes = {name: _shape(name, size) for name, size in weight_shapes.items()}
         function = qnode.func if hasattr(qnode, "func") else qnode
@@ -69,9 +72,33 @@ class QuantumLayer(nn.Module):
             self.register_parameter(name, nn.Parameter(_initial(name, shape, init_method)))
         register_with_opacus(type(self))
 
+    _input_arg = "inputs"
+
+    @staticmethod
+    def set_input_argument(input_name: str = "inputs") -> None:
+        """Name of the data's argument in layers built from now on without `input_name`, as TorchLayer's method."""
+        QuantumLayer._input_arg = input_name
+
+    @property
+    def qnode_weights(self) -> dict[str, Tensor]:
+        """The weights by name; the parameters as they are now, so that torch.func and Opacus can swap them."""
+        return {name: getattr(self, name) for name in self.weight_shapes}
+
+    def __getattr__(self, name: str) -> Any:
+        """What is no attribute of the layer is one of its QNode, as with TorchLayer: device, interface, func, ..."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            qnode = self.__dict__.get("qnode")
+            # A plain function lends nothing: its attributes are Python's, and deepcopy and pickle ask for those.
+            if qnode is None or not hasattr(qnode, "construct") or name.startswith("__") or name == "construct":
+                raise
+            return getattr(qnode, name)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """x (..., D) -> as TorchLayer; x (D,) is one record."""
         register_with_opacus(type(self))
+        _refuse_recording()
         x = self.checked(inputs)
         runner = self.runner(x.shape[-1])
         rows = runner(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), self.flat_weights(x))
@@ -173,10 +200,26 @@ class QuantumLayer(nn.Module):
         return f"{name}, " + ", ".join(f"{k}={v}" for k, v in self.weight_shapes.items())
 
 
+def _refuse_recording() -> None:
+    pennylane = sys.modules.get("pennylane")
+    # Compiling records in a thread of its own, which would wait for this recording for ever.
+    if pennylane is not None and pennylane.QueuingManager.recording():
+        raise CircuitError(
+            "a QuantumLayer was called while PennyLane records a circuit, as in qml.draw(layer); give PennyLane what "
+            "the layer was built from: qml.draw(layer.qnode)(inputs, **layer.qnode_weights)"
+        )
+
+
 def _shape(name: str, size: int | Iterable[int]) -> tuple[int, ...]:
     """TorchLayer's rule: an int n is (n,), and 1 is a scalar."""
-    shape = tuple(size) if isinstance(size, Iterable) else () if size == 1 else (size,)
-    if any(not isinstance(n, int) or n < 1 for n in shape):
+    try:
+        if isinstance(size, Iterable):
+            shape = tuple(operator.index(n) for n in size)  # NumPy's integers as well
+        else:
+            shape = () if size == 1 else (operator.index(size),)
+    except TypeError:
+        shape = (0,)
+    if any(n < 1 for n in shape):
         raise CircuitError(f"a weight shape is a tuple of positive integers, got weight_shapes[{name!r}]={size!r}")
     return shape
 

@@ -144,3 +144,16 @@ def test_finite_shots_without_a_device_are_refused():
 def test_a_device_that_cannot_run_it_says_so():
     with pytest.raises(CircuitError, match=r"device=default\.qubit cannot run"):
         QuantumLayer(noisy, SHAPES, wires=3, fallback="default.qubit")(torch.rand(2, 2))
+
+
+@pytest.mark.parametrize("measured", [qml.state, lambda: qml.counts(wires=0)])
+def test_what_is_not_a_set_of_real_numbers_is_refused(measured):
+    def body(inputs, w):
+        qml.AngleEmbedding(inputs, wires=range(2))
+        qml.Rot(*w, wires=0)
+        return measured()
+
+    shots = None if measured is qml.state else 10
+    layer = QuantumLayer(body, SHAPES, wires=2, fallback="default.qubit", shots=shots)
+    with pytest.raises(CircuitError, match="something else than real numbers"):
+        layer(torch.rand(2, 2))

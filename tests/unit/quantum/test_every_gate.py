@@ -64,10 +64,25 @@ GATES = {
     "QubitUnitary on 3": lambda a, b, c: qml.QubitUnitary(FOUR, wires=[2, 0, 3]),
     "DiagonalQubitUnitary": lambda a, b, c: qml.DiagonalQubitUnitary(np.exp(1j * np.arange(4)), wires=[1, 2]),
     "BasisState": lambda a, b, c: None,
+    "ControlledQubitUnitary": lambda a, b, c: qml.ControlledQubitUnitary(ONE, wires=[3, 1, 0]),
+    "adjoint of QubitUnitary": lambda a, b, c: qml.adjoint(qml.QubitUnitary(TWO, wires=[1, 2])),
+    "adjoint of CRot": lambda a, b, c: qml.adjoint(qml.CRot(a, b, c, wires=[0, 3])),
+    "adjoint of a function": lambda a, b, c: qml.adjoint(lambda: [qml.RX(a, wires=0), qml.CNOT(wires=[0, 2])])(),
+    "controlled Rot": lambda a, b, c: qml.ctrl(qml.Rot(a, b, c, wires=0), control=[2]),
+    "controlled PauliRot": lambda a, b, c: qml.ctrl(qml.PauliRot(a, "XY", wires=[0, 1]), control=[3]),
+    "a half power": lambda a, b, c: qml.pow(qml.X(1), 0.5),
+    "a negative power": lambda a, b, c: qml.pow(qml.RY(a, wires=1), -3),
+    "evolve": lambda a, b, c: qml.evolve(qml.Y(0) @ qml.X(3), 0.4),
+    "Permute": lambda a, b, c: qml.Permute([2, 0, 1, 3], wires=range(WIRES)),
+    "OrbitalRotation": lambda a, b, c: qml.OrbitalRotation(a, wires=[0, 1, 2, 3]),
+    "FermionicSWAP": lambda a, b, c: qml.FermionicSWAP(a, wires=[0, 1]),
+    "ApproxTimeEvolution": lambda a, b, c: qml.ApproxTimeEvolution(
+        qml.Hamiltonian([0.4, -0.7], [qml.Z(0) @ qml.Z(1), qml.X(2)]), 0.6, 2
+    ),
     "exp of a word": lambda a, b, c: qml.exp(qml.X(0) @ qml.Z(2), -0.35j),
 }
 # PennyLane's own torch gradient of these fails or is undefined; only values are compared
-VALUES_ONLY = {"IsingXY", "SingleExcitation", "DoubleExcitation", "PSWAP"}
+VALUES_ONLY = {"OrbitalRotation", "FermionicSWAP", "IsingXY", "SingleExcitation", "DoubleExcitation", "PSWAP"}
 
 OBSERVABLES = {
     "X": lambda: qml.expval(qml.X(2)),
@@ -75,6 +90,9 @@ OBSERVABLES = {
     "sum": lambda: qml.expval(0.3 * qml.Z(0) - 1.2 * qml.X(1) @ qml.Y(2) + qml.Y(3)),
     "Hamiltonian": lambda: qml.expval(qml.Hamiltonian([0.5, -0.2], [qml.Z(0) @ qml.Z(1), qml.X(3)])),
     "Hermitian": lambda: qml.expval(qml.Hermitian(TWO + TWO.conj().T, wires=[1, 3])),
+    "LinearCombination": lambda: qml.expval(qml.ops.LinearCombination([0.5, -0.2], [qml.Z(0) @ qml.Y(1), qml.X(3)])),
+    "projector on a state": lambda: qml.expval(qml.Projector(np.array([0.6, 0.8j]), wires=[1])),
+    "var of a projector": lambda: qml.var(qml.Projector([1, 0], wires=[0, 2])),
     "Projector": lambda: qml.expval(qml.Projector([1, 0], wires=[0, 2])),
     "Hadamard": lambda: qml.expval(qml.Hadamard(1)),
     "Identity": lambda: qml.expval(qml.Identity(1)),
@@ -94,6 +112,9 @@ EMBEDDINGS = {
     "amplitudes padded": lambda x: qml.AmplitudeEmbedding(x, wires=range(WIRES), pad_with=0.2, normalize=True),
     "amplitudes exact": lambda x: qml.AmplitudeEmbedding(x, wires=[1, 3], normalize=True),
     "amplitudes of a scaled slice": lambda x: qml.AmplitudeEmbedding(2 * x[..., 1:3], wires=[1], normalize=True),
+    "iqp three times": lambda x: qml.IQPEmbedding(x, wires=range(WIRES), n_repeats=3),
+    "amplitudes padded with 0": lambda x: qml.AmplitudeEmbedding(x, wires=range(3), pad_with=0.0, normalize=True),
+    "QAOA": lambda x: qml.QAOAEmbedding(x, torch.full((1, 2 * WIRES), 0.3, dtype=torch.float64), wires=range(WIRES)),
     "scaled": lambda x: qml.AngleEmbedding(math.pi * x - 0.3, wires=range(WIRES)),
     "arcsin of inputs within -1 and 1": lambda x: qml.AngleEmbedding(
         torch.arcsin(x.clamp(-0.95, 0.95)), wires=range(WIRES), rotation="Y"
@@ -105,6 +126,18 @@ EMBEDDINGS = {
 TEMPLATES = {
     "StronglyEntanglingLayers": ((2, WIRES, 3), lambda w: qml.StronglyEntanglingLayers(w, wires=range(WIRES))),
     "BasicEntanglerLayers": ((2, WIRES), lambda w: qml.BasicEntanglerLayers(w, wires=range(WIRES), rotation=qml.RY)),
+    "StronglyEntanglingLayers with ranges and CZ": (
+        (3, WIRES, 3),
+        lambda w: qml.StronglyEntanglingLayers(w, wires=range(WIRES), ranges=[3, 1, 2], imprimitive=qml.CZ),
+    ),
+    "BasicEntanglerLayers with RZ": (
+        (2, WIRES),
+        lambda w: qml.BasicEntanglerLayers(w, wires=range(WIRES), rotation=qml.RZ),
+    ),
+    "SimplifiedTwoDesign of trained angles": (
+        (2 * WIRES - 1, 2),
+        lambda w: qml.SimplifiedTwoDesign(w[:2].reshape(-1), w[2:5][None], wires=range(WIRES)),
+    ),
     "SimplifiedTwoDesign": (
         (2, WIRES - 1, 2),
         lambda w: qml.SimplifiedTwoDesign(torch.full((WIRES,), 0.4, dtype=torch.float64), w, wires=range(WIRES)),

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 
+import numpy as np
 import pennylane as qml
 import pytest
 import torch
@@ -60,6 +61,56 @@ def test_an_input_of_another_name():
 
     layer = QuantumLayer(named, {"w": (1, 2)}, wires=2, input_name="features")
     assert layer(torch.rand(3, 2)).shape == (3, 1)
+
+
+def test_the_input_name_of_layers_built_from_now_on():
+    def named(features, w):
+        qml.AngleEmbedding(features, wires=range(2))
+        qml.BasicEntanglerLayers(w, wires=range(2))
+        return [qml.expval(qml.Z(0))]
+
+    before = QuantumLayer(node(), SHAPES)
+    QuantumLayer.set_input_argument("features")
+    try:
+        assert QuantumLayer(named, {"w": (1, 2)}, wires=2)(torch.rand(3, 2)).shape == (3, 1)
+        assert before(torch.rand(3, 2)).shape == (3, 2)
+    finally:
+        QuantumLayer.set_input_argument()
+    assert QuantumLayer(node(), SHAPES).input_arg == "inputs"
+
+
+def test_attributes_of_the_qnode_are_reached_through_the_layer():
+    layer = QuantumLayer(node(), SHAPES)
+    assert layer.device.name == "default.qubit"
+    assert layer.interface == layer.qnode.interface
+    assert layer.func is circuit
+    assert {name: id(weight) for name, weight in layer.qnode_weights.items()} == {
+        name: id(parameter) for name, parameter in layer.named_parameters()
+    }
+    for missing in (layer, QuantumLayer(circuit, SHAPES, wires=2)):
+        with pytest.raises(AttributeError):
+            _ = missing.no_such_thing
+    assert copy.deepcopy(layer).device.name == "default.qubit"
+
+
+def test_a_shape_may_be_of_numpy():
+    layer = QuantumLayer(node(), {"w": np.array([1, 2, 3]), "scale": np.int64(1), "bias": torch.Size([2])})
+    assert {name: tuple(w.shape) for name, w in layer.qnode_weights.items()} == {
+        "w": (1, 2, 3),
+        "scale": (),
+        "bias": (2,),
+    }
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_drawing_a_layer_is_refused_with_the_way_out_instead_of_waiting_for_ever(used):
+    layer = QuantumLayer(node(), SHAPES)
+    x = torch.rand(2)
+    if used:
+        layer(x)
+    with pytest.raises(CircuitError, match=r"qml\.draw\(layer\.qnode\)\(inputs, \*\*layer\.qnode_weights\)"):
+        qml.draw(layer)(x)
+    assert "AngleEmbedding" in qml.draw(layer.qnode)(x, **layer.qnode_weights)
 
 
 def test_wires_may_have_labels():

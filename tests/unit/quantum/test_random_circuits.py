@@ -13,7 +13,7 @@ from qfed.quantum.persample import grad_sample
 
 # default.qubit multiplies torch tensors by NumPy scalars
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept context:DeprecationWarning")
-ROTATIONS = ["RX", "RY", "RZ", "PhaseShift"]
+ROTATIONS = ["RX", "RY", "RZ", "PhaseShift", "U1"]
 FIXED = ["X", "Y", "Z", "S", "T", "SX", "Hadamard"]
 PAIRS = ["CNOT", "CZ", "CY", "SWAP", "ISWAP"]
 TURNED_PAIRS = ["CRX", "CRY", "CRZ", "IsingXX", "IsingYY", "IsingZZ", "ControlledPhaseShift"]
@@ -132,7 +132,7 @@ def test_random_circuits(seed):
 
 
 @pytest.mark.slow
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 10**9))
 def test_many_random_circuits(seed):
     check(seed)
