@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from qfed.quantum.compiler import part
-from qfed.quantum.coset import turn_plain, turn_signed, undo_plain, undo_signed
+from qfed.quantum.coset import turn_plain, turn_sheared, turn_signed, undo_plain, undo_sheared, undo_signed
 from qfed.quantum.lanes import add, fill, fma, load, mul, neg, parity, store
 
 
@@ -64,12 +64,42 @@ def _signs(q: int, block: Any) -> Any:
 
 
 @part
+def _sheared(cosine: Any, sine: Any, first: int, second: int, third: int) -> Any:
+    """Of rotations `first` and `second` done by shears and `third` pair by pair (rows of cosine, and of sine with the
+    sign): tangents, whether they are swapped, squares of their factors, and cosines and sines of the third's pairs.
+    """
+    lanes = 64 // cosine.itemsize
+    c, s = cosine[(first >> 1) * lanes], sine[first * lanes]
+    d, u = cosine[(second >> 1) * lanes], sine[second * lanes]
+    swap_c, swap_d = abs(c) < abs(s), abs(d) < abs(u)
+    t, m = (c / s, s) if swap_c else (s / c, c)
+    v, n = (d / u, u) if swap_d else (u / d, d)
+    e, w = cosine[(third >> 1) * lanes] * m * n, sine[third * lanes] * m * n
+    i, j = -1 if swap_c else 1, -1 if swap_d else 1
+    return (
+        (fill(cosine, t), fill(cosine, v)),
+        (-1 if swap_c else 0, -1 if swap_d else 0),
+        (m * m, n * n),
+        (fill(cosine, e), fill(cosine, e * i), fill(cosine, e * j), fill(cosine, e * i * j)),
+        (fill(cosine, w), fill(cosine, w * i), fill(cosine, w * j), fill(cosine, w * i * j)),
+    )
+
+
+@part
 def rotate_block(state: Any, block: Any, cosine: Any, sine: Any, size: int) -> None:
     """S <- R_3 R_2 R_1 S."""
     masks, g = (block[3], block[4], block[5]), block[12]
     cosines = (load(cosine, block[0]), load(cosine, block[1]), load(cosine, block[2]))
     rows = (2 * block[0], 2 * block[1], 2 * block[2])
-    if block[13]:
+    if block[13] == 2:
+        tangents, swaps, _, turned, sines = _sheared(
+            cosine, sine, rows[0] + (g & 1), rows[1] + (g >> 4 & 1), rows[2] + (g >> 8 & 1)
+        )
+        other = (swaps[0] & masks[0]) ^ (swaps[1] & masks[1])
+        for i in range(size >> 2):
+            q = _representative(i, block, 1)
+            turn_sheared(state, q ^ other, q, masks, tangents, turned, sines)
+    elif block[13]:
         sines = (load(sine, rows[0] + (g & 1)), load(sine, rows[1] + (g >> 4 & 1)), load(sine, rows[2] + (g >> 8 & 1)))
         for i in range(size >> 2):
             turn_plain(state, _representative(i, block, 1), masks, cosines, sines)
@@ -87,8 +117,24 @@ def undo_block(state: Any, adjoint: Any, block: Any, cosine: Any, sine: Any, uni
     rows = (2 * block[0], 2 * block[1], 2 * block[2])
     zero = fill(state, 0.0)
     d = (zero, zero, zero)
-    if block[13]:
-        e, f, h = g & 1, g >> 4 & 1, g >> 8 & 1
+    e, f, h = g & 1, g >> 4 & 1, g >> 8 & 1
+    if block[13] == 2:
+        # the first shear undoes R_3, the second R_2; rows of sine with the other sign
+        tangents, swaps, squares, turned, sines = _sheared(
+            cosine, sine, rows[2] + 1 - h, rows[1] + 1 - f, rows[0] + 1 - e
+        )
+        # the pairs of R_1 are numbered by the bits of R_2 and R_3, in this order
+        turned, sines = (turned[0], turned[2], turned[1], turned[3]), (sines[0], sines[2], sines[1], sines[3])
+        other = (swaps[0] & masks[2]) ^ (swaps[1] & masks[1])
+        for i in range(size >> 2):
+            q = _representative(i, block, 1)
+            d = undo_sheared(state, adjoint, q ^ other, q, masks, tangents, turned, sines, d)
+        d = (
+            mul(d[0], fill(state, squares[0] * squares[1] * (1 - 2 * e))),
+            mul(d[1], fill(state, squares[0] * (1 - 2 * f) * (1 + 2 * swaps[1]))),
+            mul(d[2], fill(state, 1.0 * (1 - 2 * h) * (1 + 2 * swaps[0]))),
+        )
+    elif block[13]:
         sines = (load(sine, rows[0] + 1 - e), load(sine, rows[1] + 1 - f), load(sine, rows[2] + 1 - h))
         for i in range(size >> 2):
             d = undo_plain(state, adjoint, _representative(i, block, 1), masks, cosines, sines, d)

@@ -3,8 +3,14 @@
     a' = c a + s e b,  b' = c b - s e a       for the pairs (a, b) = (k, k + 2^j) of rotation j
 
 Amplitude k = 0 .. 7 lies at index q ^ (masks X_j of the bits j of k). What is called from kernels: `turn_*` on S, and
-`undo_*` on S and L with the slopes of the three rotations; "plain" where all pairs of a rotation have one sign e,
-"signed" where bit 4 j + n of a word is the sign of pair n.
+`undo_*` on S and L with the slopes of the three rotations; "signed" where bit 4 j + n of a word is the sign of pair n,
+"plain" where all pairs of a rotation have one sign e. "Sheared" is a plain block whose angles all lanes share: its
+first two rotations are done by half the operations, up to a factor that the third one makes good,
+
+    a' = m (a + t b),  b' = m (b - t a)         m = c, t = s e / c       where |c| >= |s|
+    a' = m (b + t a),  b' = -m (a - t b)        m = s e, t = c / (s e)   elsewhere, so that |t| <= 1 always
+
+The second line is the first one with a and b swapped (they are loaded so) and a sign.
 """
 
 from __future__ import annotations
@@ -45,13 +51,24 @@ class _Coset:
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         return llvm(self.builder, "fmuladd", a, b, c)
 
-    def turn(self, values: list[Any], j: int, cosine: Any, sines: list[Any]) -> None:
-        """Rotation j of all four pairs, a sine each."""
+    def turn(self, values: list[Any], j: int, cosines: list[Any], sines: list[Any]) -> None:
+        """Rotation j of all four pairs, a cosine and a sine each."""
         b = self.builder
-        for (low, high), s in zip(self.pairs(j), sines, strict=True):
+        for (low, high), c, s in zip(self.pairs(j), cosines, sines, strict=True):
             v, w = values[low], values[high]
-            values[low] = self.fma(s, w, b.fmul(cosine, v))
-            values[high] = self.fma(b.fneg(s), v, b.fmul(cosine, w))
+            values[low] = self.fma(s, w, b.fmul(c, v))
+            values[high] = self.fma(b.fneg(s), v, b.fmul(c, w))
+
+    def shear(self, values: list[Any], j: int, tangent: Any) -> None:
+        """v + t w, w - t v of all four pairs."""
+        minus = self.builder.fneg(tangent)
+        for low, high in self.pairs(j):
+            v, w = values[low], values[high]
+            values[low], values[high] = self.fma(tangent, w, v), self.fma(minus, v, w)
+
+    def parts(self, group: Any, count: int) -> list[Any]:
+        """The members of a tuple."""
+        return [self.builder.extract_value(group, n) for n in range(count)]
 
     def slope(self, state: list[Any], adjoint: list[Any], j: int, total: Any, signs: list[Any] | None) -> Any:
         """total + sum over pairs of sign (L_a S_b - L_b S_a)."""
@@ -88,7 +105,7 @@ def turn_plain(typing: Any, state: Any, q: Any, masks: Any, cosines: Any, sines:
         at = coset.pointers(state, args[0])
         values = coset.load(at)
         for j in range(3):
-            coset.turn(values, j, builder.extract_value(args[3], j), [builder.extract_value(args[4], j)] * 4)
+            coset.turn(values, j, [builder.extract_value(args[3], j)] * 4, [builder.extract_value(args[4], j)] * 4)
         coset.store(values, at)
         return context.get_dummy_value()
 
@@ -105,7 +122,7 @@ def undo_plain(typing: Any, state: Any, adjoint: Any, q: Any, masks: Any, cosine
         s, adj = coset.load(at), coset.load(adjoint_at)
         found = [builder.extract_value(args[6], j) for j in range(3)]
         for j in (2, 1, 0):
-            c, turned = builder.extract_value(args[4], j), [builder.extract_value(args[5], j)] * 4
+            c, turned = [builder.extract_value(args[4], j)] * 4, [builder.extract_value(args[5], j)] * 4
             found[j] = coset.slope(s, adj, j, found[j], None)
             coset.turn(s, j, c, turned)
             coset.turn(adj, j, c, turned)
@@ -114,6 +131,59 @@ def undo_plain(typing: Any, state: Any, adjoint: Any, q: Any, masks: Any, cosine
         return context.make_tuple(builder, signature.return_type, found)
 
     return slopes(state, adjoint, q, masks, cosines, sines, slopes), generate
+
+
+@intrinsic
+def turn_sheared(
+    typing: Any, state: Any, source: Any, target: Any, masks: Any, tangents: Any, cosines: Any, sines: Any
+) -> Any:
+    """R_3 R_2 R_1 on one coset, loaded from `source`: shears by the tangents of R_1 and R_2, then R_3 pair by pair."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        coset = _Coset(context, builder, args[1], args[3])
+        values = coset.load(coset.pointers(state, args[0]))
+        for j, tangent in enumerate(coset.parts(args[4], 2)):
+            coset.shear(values, j, tangent)
+        coset.turn(values, 2, coset.parts(args[5], 4), coset.parts(args[6], 4))
+        coset.store(values, _Coset(context, builder, args[2], args[3]).pointers(state, args[0]))
+        return context.get_dummy_value()
+
+    return types.void(state, source, target, masks, tangents, cosines, sines), generate
+
+
+@intrinsic
+def undo_sheared(
+    typing: Any,
+    state: Any,
+    adjoint: Any,
+    source: Any,
+    target: Any,
+    masks: Any,
+    tangents: Any,
+    cosines: Any,
+    sines: Any,
+    slopes: Any,
+) -> Any:
+    """The inverse on S and L: shears by the tangents of R_3 and R_2, then R_1; slopes plus those of the coset."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        coset = _Coset(context, builder, args[2], args[4])
+        s, adj = coset.load(coset.pointers(state, args[0])), coset.load(coset.pointers(adjoint, args[1]))
+        found = coset.parts(args[8], 3)
+        for j, tangent in zip((2, 1), coset.parts(args[5], 2), strict=True):
+            found[j] = coset.slope(s, adj, j, found[j], None)
+            coset.shear(s, j, tangent)
+            coset.shear(adj, j, tangent)
+        found[0] = coset.slope(s, adj, 0, found[0], None)
+        last = coset.parts(args[6], 4), coset.parts(args[7], 4)
+        coset.turn(s, 0, *last)
+        coset.turn(adj, 0, *last)
+        there = _Coset(context, builder, args[3], args[4])
+        there.store(s, there.pointers(state, args[0]))
+        there.store(adj, there.pointers(adjoint, args[1]))
+        return context.make_tuple(builder, signature.return_type, found)
+
+    return slopes(state, adjoint, source, target, masks, tangents, cosines, sines, slopes), generate
 
 
 @intrinsic
@@ -126,7 +196,8 @@ def turn_signed(typing: Any, state: Any, q: Any, masks: Any, cosines: Any, sine:
         values = coset.load(at)
         for j in range(3):
             row = builder.extract_value(args[5], j)
-            coset.turn(values, j, builder.extract_value(args[3], j), coset.chosen(sine, args[4], j, row, args[6], 0))
+            cosines = [builder.extract_value(args[3], j)] * 4
+            coset.turn(values, j, cosines, coset.chosen(sine, args[4], j, row, args[6], 0))
         coset.store(values, at)
         return context.get_dummy_value()
 
@@ -155,7 +226,7 @@ def undo_signed(
         s, adj = coset.load(at), coset.load(adjoint_at)
         found = [builder.extract_value(args[9], j) for j in range(3)]
         for j in (2, 1, 0):
-            c, row = builder.extract_value(args[4], j), builder.extract_value(args[7], j)
+            c, row = [builder.extract_value(args[4], j)] * 4, builder.extract_value(args[7], j)
             found[j] = coset.slope(s, adj, j, found[j], coset.chosen(unit, args[6], j, _word(0), args[8], 0))
             turned = coset.chosen(sine, args[5], j, row, args[8], 1)
             coset.turn(s, j, c, turned)

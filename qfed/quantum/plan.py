@@ -38,7 +38,7 @@ class Plan:
     own: Ints  # rows with an angle a record
     prefix: Ints  # row, X, Z, negative (masks of one wire), wire; sorted by wire
     steps: Ints  # 0, block  |  1, fold
-    blocks: Ints  # 3 rows (R: none), 3 X, 3 Z, 3 pivots, 12 sign bits, whether plain
+    blocks: Ints  # 3 rows (R: none), 3 X, 3 Z, 3 pivots, 12 sign bits, kind (0 signed, 1 plain, 2 sheared)
     folds: Ints  # first and last member
     members: Ints  # row, Z, sign, place among the shared rows
     diagonal: Ints  # Z, sign, output: measured words that are diagonal
@@ -89,7 +89,7 @@ def make_plan(program: Program, shared_rows: Sequence[int]) -> Plan:
             members += [(r, int(rotations[r, 1]) & ~top, -int(rotations[r, 2]), place[r]) for r in step.rows]
         else:
             order.append((0, len(blocks)))
-            blocks.append(_block(rotations, step.rows, wires))
+            blocks.append(_block(rotations, step.rows, wires, set(shared)))
     by_wire = sorted((_wire(rotations[r], top), r) for r in prefix)
     diagonal = [t for t in range(len(terms)) if terms[t, 0] == 0]
     if len(diagonal) < _MIN_DIAGONAL_TERMS:
@@ -222,7 +222,7 @@ def _fits(rotations: Ints, rows: Sequence[int]) -> bool:
     return len(rows) <= _BLOCK and _pivots([int(rotations[r, 0]) for r in rows]) is not None
 
 
-def _block(rotations: Ints, rows: Sequence[int], wires: int) -> list[int]:
+def _block(rotations: Ints, rows: Sequence[int], wires: int, shared: set[int]) -> list[int]:
     x = [int(rotations[r, 0]) for r in rows]
     z = [int(rotations[r, 1]) for r in rows]
     negative = [int(rotations[r, 2] < 0) for r in rows]
@@ -241,7 +241,8 @@ def _block(rotations: Ints, rows: Sequence[int], wires: int) -> list[int]:
             for i in range(_BLOCK):
                 index ^= x[i] if (low | 1 << j) >> i & 1 else 0
             signs |= (_dot(index, z[j]) ^ negative[j]) << (4 * j + k)
-    return [*names, *x, *z, *pivots, signs, int(_plain(x, z))]
+    plain = _plain(x, z)
+    return [*names, *x, *z, *pivots, signs, 2 if plain and shared.issuperset(rows) else int(plain)]
 
 
 def _dot(a: int, b: int) -> int:
