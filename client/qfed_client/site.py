@@ -25,6 +25,7 @@ from qfed.federation import wire
 from qfed.federation.contribution import greatest_weight, layout_of, policy_of
 from qfed.federation.local import Job, Learner, experiment_rng, learner_for
 from qfed.privacy.ledger import Ledger, Limits
+from qfed.privacy.plan import LocalPlan, OpenPlan
 from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, client_session, encode
 
 
@@ -139,6 +140,8 @@ class Site:
         Makes the checks of `contribute` that come before training, and raises what it would.
         """
         learner = learner_for(self._run(run))
+        if not isinstance(learner.plan, LocalPlan | OpenPlan):
+            return None  # a plan that trains no model of the site's own
         session = self._session(run) if learner.config.secagg.mode == "on" else None
         if session is not None:
             session.round_of(request)
