@@ -6,11 +6,7 @@ synchronous=FULL, BEGIN IMMEDIATE, locked by one process); each transaction that
     commit (counter c) -> fsync -> witness file says c -> fsync -> the bytes leave
 
 A crash before the commit leaves nothing behind, and nothing left; a crash after it leaves the finished bytes to be
-sent again. The witness lies beside the database (or where the caller puts it: outside the backup is best). A
-database that is behind its witness, or whose file is not the one that the witness knows, was restored: SecAggState
-with ROLLBACK, and the way out is a new store (the site joins again at the next epoch; old keys are gone, so old labels
-cannot be used). A snapshot that restores both files in place is noticed by the receipt that the aggregator shows
-(statement.py); no local file can notice it.
+sent again. A restored database is refused by its witness (witness.py), or by the receipt that the aggregator shows.
 
 Cost    one commit and one small fsync a message; an upload of s bytes writes s + 4 KiB (twice: WAL and file)
 Errors  SecAggState: ROLLBACK, STORE_BUSY, STORE_CORRUPT
@@ -29,6 +25,7 @@ from qfed.secagg.primitives import random_key
 from qfed.secagg.reasons import Reason, SecAggState
 from qfed.secagg.statement import StoreMark
 from qfed.secagg.transaction import SCHEMA, Transaction
+from qfed.secagg.witness import Witness
 
 _WAIT = 30.0  # seconds SQLite waits for another process to let go of the file
 
@@ -52,7 +49,7 @@ class ClientStore:
     ) -> None:
         self._path = None if str(path) == ":memory:" else Path(path)
         self._durable = durable
-        self._witness = Path(witness or f"{path}.witness") if self._path is not None and durable else None
+        self._witness = Witness(self._path, Path(witness or f"{path}.witness")) if self._path and durable else None
         self._on_write = on_write
         self._lock = threading.RLock()
         self._witnessed = 0
@@ -95,8 +92,9 @@ class ClientStore:
         execute("COMMIT")
         mark = StoreMark(*row)
         self._mark = mark
-        self._check_witness(mark)
-        self._put_witness()
+        if self._witness is not None:
+            self._witness.check(mark)
+        self._testify()
         return mark
 
     @property
@@ -125,8 +123,13 @@ class ClientStore:
                 self._mark = step.mark
                 self._on_write("committed")
             if self._witnessed != self._mark.counter:
-                self._put_witness()
+                self._testify()
                 self._on_write("witnessed")
+
+    def _testify(self) -> None:
+        if self._witness is not None:
+            self._witness.put(self._mark)
+        self._witnessed = self._mark.counter
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -142,54 +145,3 @@ class ClientStore:
         """Close the file and let go of its lock."""
         with self._lock:
             self._database.close()
-
-    def _identity(self) -> int:
-        return 0 if self._path is None else self._path.stat().st_ino
-
-    def _put_witness(self) -> None:
-        """Replace the witness atomically: after a crash it is the old one or the new one."""
-        if self._witness is None:
-            self._witnessed = self._mark.counter
-            return
-        text = f"{self._mark.store.hex()} {self._mark.counter} {self._identity()}\n"
-        fresh = self._witness.with_name(self._witness.name + ".new")
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(handle, text.encode())
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        os.replace(fresh, self._witness)
-        if os.name == "posix":
-            folder = os.open(self._witness.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-        self._witnessed = self._mark.counter
-
-    def _check_witness(self, mark: StoreMark) -> None:
-        """Refuse a database that is not the one, or not the state, that the witness knows."""
-        if self._witness is None:
-            return
-        if not self._witness.exists():
-            if mark.counter == 0:
-                return
-            raise self._restored(f"its witness {self._witness} is missing")
-        parts = self._witness.read_text(encoding="ascii", errors="replace").split()
-        if len(parts) != 3 or not parts[1].isdigit() or not parts[2].isdigit():
-            raise SecAggState(Reason.STORE_CORRUPT, f"witness={self._witness} cannot be read; restore or remove both")
-        store, counter, identity = parts[0], int(parts[1]), int(parts[2])
-        if store != mark.store.hex():
-            raise self._restored("its witness belongs to another store")
-        if counter > mark.counter:
-            raise self._restored(f"it is at counter={mark.counter}, its witness at counter={counter}")
-        if identity != self._identity():
-            raise self._restored("its file is not the one that its witness knows (it was copied or moved)")
-
-    def _restored(self, why: str) -> SecAggState:
-        return SecAggState(
-            Reason.ROLLBACK,
-            f"the store at path={self._path} was restored or moved: {why}. Masking from it could mask twice under one "
-            "label; remove the store and its witness, and the site joins again at the next epoch with new keys",
-        )

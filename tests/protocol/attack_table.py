@@ -97,6 +97,8 @@ TABLE = (
     Attack("corrupted or too few shares", (R.SHARE_CORRUPT, R.SHARES_TOO_FEW), ATTACKS,
            "test_the_aggregator_refuses_replies_that_are_not_what_it_asked"),
     Attack("late upload", (R.LATE_UPLOAD,), ROUNDS, "test_a_late_upload_is_refused"),
+    Attack("vector altered on the way, its digest recomputed or not", (R.BODY_TAMPERED, R.SIGNATURE_BAD), ATTACKS,
+           "test_a_vector_altered_on_the_way_is_refused_whatever_is_recomputed"),
     Attack("rollback: an older store", (R.ROLLBACK,), STORE, "test_a_restored_backup_is_refused"),
     Attack("rollback: store and witness together", (R.ROLLBACK,), STORE,
            "test_a_backup_restored_with_its_witness_is_another_file"),
