@@ -22,7 +22,7 @@ from qfed.config import RunConfig, SiteConfig, load_config, load_site
 from qfed.data import SiteData
 from qfed.errors import LocalProtocolError, PolicyRefused, RemoteProtocolError
 from qfed.federation import wire
-from qfed.federation.contribution import greatest_weight, layout_of, policy_of
+from qfed.federation.contribution import layout_of, policy_of
 from qfed.federation.local import Job, Learner, experiment_rng, learner_for
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import LocalPlan, OpenPlan
@@ -189,21 +189,12 @@ class Site:
 
         records = self._records(learner, run, round)
         self._opened = None  # the round's records stay in memory no longer than its answer takes
+        name = self.config.dataset
         if train:
-            private = config.privacy.mode != "off"
-            update = learner.train(
-                vector,
-                lambda: records().train,
-                ledger=self._ledger if private else None,
-                dataset=self.config.dataset,
-                run=run,
-                round=round,
+            ledger = self._ledger if config.privacy.mode != "off" else None
+            blocks |= learner.contribute(
+                vector, lambda: records().train, ledger=ledger, dataset=name, run=run, round=round
             )
-            weight = min(len(records().train), greatest_weight(config))
-            blocks |= {"update": weight * update, "weight": np.array([weight], float)}
-        evaluation = learner.evaluate(vector, records().test)
-        return blocks | {
-            "score": np.array([evaluation.score]),
-            "loss": np.array([evaluation.loss]),
-            "records": np.array([evaluation.records]),
-        }
+        return blocks | learner.score(
+            vector, lambda: records().test, ledger=self._ledger, dataset=name, run=run, round=round, train=train
+        )

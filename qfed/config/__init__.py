@@ -5,13 +5,14 @@ from qfed.config.federation import FederationConfig, SecAggConfig
 from qfed.config.model import ARCHITECTURES, CIRCUITS, MAX_WIRES, ModelConfig
 from qfed.config.privacy import PrivacyConfig
 from qfed.config.reader import anchored, environment, load_config, load_site, replace, to_toml, to_tree
-from qfed.config.schema import Failure, RunConfig, SimulationConfig, TrainingConfig
+from qfed.config.schema import FEW_SITES, Failure, RunConfig, SimulationConfig, TrainingConfig
 from qfed.config.site import SiteConfig, SitePolicy
 
 __all__ = [
     "ARCHITECTURES",
     "CIRCUITS",
     "EMBEDDED",
+    "FEW_SITES",
     "MAX_WIRES",
     "CategoricalColumn",
     "Column",

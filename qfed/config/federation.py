@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -62,6 +63,11 @@ class FederationConfig(Section):
     byzantine: Annotated[Whole, Field(ge=0)] = 1
     """Poisoned groups (in clear: sites) that a robust strategy withstands: f of Krum and Bulyan, the values cut off
     at each end by trimmed_mean."""
+
+    @property
+    def least_survivors(self) -> int:
+        """m: sites below which a round (of a group, if there are groups) fails and no sum is opened."""
+        return max(3, math.ceil(self.quorum * (self.sites // (self.groups or 1))))
 
     @property
     def robust(self) -> bool:

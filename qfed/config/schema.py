@@ -12,24 +12,29 @@ from qfed.config.model import ModelConfig
 from qfed.config.privacy import PrivacyConfig
 from qfed.config.section import Count, Number, Positive, Section, Whole
 
+FEWEST_SITES, FEW_SITES = 10, 50
+"""Mode site: refused below the first, warned of below the second."""
+
 
 class TrainingConfig(Section):
     """What every site does in a round; all of it public and the same for every site."""
 
-    rounds: Count = 15
+    rounds: Count = 40
     """Rounds of the run: one aggregation each."""
-    local_steps: Count = 4
+    local_steps: Count = 1
     """Optimiser steps of a site in one round."""
     sampling_rate: Annotated[Number, Field(gt=0, le=1)] = 1.0
     """Probability q with which each record enters a step (Poisson sampling); 1 takes every record every step."""
-    batch_size: Positive = 36
+    batch_size: Positive = 45
     """Denominator of a site's mean gradient: about sampling_rate x records of a typical site. Public, never counted."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The site's optimiser; its state lives for one round."""
-    learning_rate: Positive = 0.2
-    """The site's learning rate."""
+    learning_rate: Positive = 1.0
+    """The site's learning rate; mode shared: that of the step on the sum over all sites."""
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.5
-    """Momentum of the site's SGD."""
+    """Momentum of the site's SGD; in mode shared a site makes no step of its own (see federation.strategy)."""
+    averaging: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    """Share of the last rounds whose models are averaged into the final one; 0 keeps the last model."""
 
 
 class Failure(Section):
@@ -71,6 +76,46 @@ class RunConfig(Section):
     federation: FederationConfig = FederationConfig()
     secagg: SecAggConfig = SecAggConfig()
     simulation: SimulationConfig = SimulationConfig()
+
+    @property
+    def colluders(self) -> int:
+        """c: sites whose share of the noise does not count."""
+        given = self.privacy.colluders
+        return max(1, self.federation.sites // 5) if given is None else given
+
+    @property
+    def honest(self) -> int:
+        """n_min: sites in every opened sum whose share of the noise nobody else knows."""
+        return self.federation.least_survivors - self.colluders
+
+    @model_validator(mode="after")
+    def _privacy_fits(self) -> Self:
+        privacy, sites = self.privacy, self.federation.sites
+        if privacy.shares_noise and self.secagg.mode == "off":
+            raise ValueError(
+                f'privacy.mode="{privacy.mode}" hides each site behind the sum over all, which needs secure '
+                'aggregation, got secagg.mode="off"; use privacy.mode="local"'
+            )
+        if privacy.mode == "shared" and self.training.local_steps != 1:
+            raise ValueError(
+                f'privacy.mode="shared" makes one step a round, got training.local_steps={self.training.local_steps}; '
+                "set it to 1 and raise training.rounds"
+            )
+        if privacy.shares_noise and self.honest < 2:
+            raise ValueError(
+                f"of the {self.federation.least_survivors} sites that a sum has at least, privacy.colluders="
+                f"{self.colluders} leave {self.honest} whose noise counts, and at least 2 must; use fewer colluders, "
+                "more sites or a larger federation.quorum"
+            )
+        if privacy.mode == "site" and sites < FEWEST_SITES and not privacy.few_sites:
+            raise ValueError(
+                f'privacy.mode="site" hides a whole site among the others, and federation.sites={sites} are too few to '
+                f"learn anything then (fewer than {FEWEST_SITES}; {FEW_SITES} or more are sensible); use "
+                'privacy.mode="shared", or set privacy.few_sites=true'
+            )
+        if privacy.private_metrics and privacy.mode == "off":
+            raise ValueError('privacy.private_metrics needs privacy, got privacy.mode="off"')
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -2,9 +2,11 @@
 
     update   (P,)  weight x (local model - global model), its L2 norm at most max_weight x update_clip
     weight   (1,)  the site's weight: records, or 1
+    part     (P,)  in place of both, with shared noise: integers as `privacy.plan` releases them
     score    (1,)  right answers, or sum of squared errors, of the global model it received, on its held-out records
     loss     (1,)  sum of losses, each clipped to LOSS_CAP
     records  (1,)  held-out records
+    metrics  (3,)  in place of these three, with private metrics: once, at the end, as `privacy.plan` releases them
 
 The aggregator decodes the sums of these over the survivors and divides; nothing else leaves a site.
 Counts have scale 1, so they pass exactly; other blocks get the finest power-of-two grid that cannot overflow.
@@ -13,6 +15,7 @@ Counts have scale 1, so they pass exactly; other blocks get the finest power-of-
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +24,7 @@ import numpy as np
 from qfed.config import RunConfig
 from qfed.errors import ConfigError, LocalProtocolError
 from qfed.federation.result import Score
+from qfed.privacy.grid import METRICS_NORM, greatest_coordinate, values_of
 from qfed.secagg import Block, Layout, Policy
 
 LOSS_CAP = 16.0
@@ -44,8 +48,9 @@ class Evaluation:
 
 
 def greatest_weight(config: RunConfig) -> int:
-    """Largest weight of a site in the mean."""
-    return config.secagg.max_weight if config.federation.weighting == "records" else 1
+    """Largest weight of a site in the mean; shared noise is for a sum in which none weighs more."""
+    by_records = config.federation.weighting == "records" and not config.privacy.shares_noise
+    return config.secagg.max_weight if by_records else 1
 
 
 def policy_of(config: RunConfig, federation_id: str) -> Policy:
@@ -60,38 +65,88 @@ def policy_of(config: RunConfig, federation_id: str) -> Policy:
     groups = config.federation.groups or 1
     terms: dict[str, Any] = {
         "groups": groups,
-        "min_survivors": max(3, math.ceil(config.federation.quorum * (n // groups))),
+        "min_survivors": config.federation.least_survivors,
         "clip": secagg.update_clip,
         "bits": secagg.bits if secagg.bits is not None else min(finest, 24),
         "ring_bits": secagg.ring_bits,
         "max_weight": weight,
         "epoch_rounds": secagg.epoch_rounds,
+        "privacy_unit": config.privacy.unit,
     }
     if secagg.committee_size is not None:
         terms["committee_size"] = secagg.committee_size
     if secagg.recoverable_drops is not None:
         terms["recoverable_drops"] = secagg.recoverable_drops
     try:
-        return Policy.recommended(federation_id, n, **terms)
+        policy = Policy.recommended(federation_id, n, **terms)
     except LocalProtocolError as error:
         raise ConfigError(f"[secagg] and [federation] do not fit each other: {error}") from None
+    if config.privacy.shares_noise and config.colluders > policy.colluders:
+        raise ConfigError(
+            f"privacy.colluders={config.colluders}, but secure aggregation among sites={n} withstands "
+            f"{policy.colluders} that are on the committee; use fewer colluders or more sites"
+        )
+    return policy
 
 
 def layout_of(config: RunConfig, policy: Policy, parameters: int, metric: str, *, train: bool) -> Layout:
     """The blocks of a round's vector; a round that only evaluates has no update and no weight."""
+    whole = float(greatest_coordinate(config.federation.sites, config.secagg.ring_bits))
+    metrics = _metrics(config, metric) if not config.privacy.private_metrics else ()
+    if config.privacy.private_metrics and not train:
+        metrics = (Block("metrics", 3, whole, 1.0),)
+    if not train:
+        return Layout(metrics)
+    if config.privacy.shares_noise:
+        return Layout((Block("part", parameters, whole, 1.0), *metrics))
+    return Layout.of_update(policy, parameters, metrics)
+
+
+def _metrics(config: RunConfig, metric: str) -> tuple[Block, ...]:
     n, held_out = config.federation.sites, config.secagg.max_weight
     room = 2 ** (config.secagg.ring_bits - 1) - 1
-    score_cap = float(held_out) if metric == "accuracy" else SQUARED_ERROR_CAP * held_out
 
     def finest(bound: float) -> float:
         return float(min(_FINEST, 2 ** math.floor(math.log2(room / (n * bound)))))
 
-    metrics = (
-        Block("score", 1, score_cap, 1.0 if metric == "accuracy" else finest(score_cap)),
-        Block("loss", 1, LOSS_CAP * held_out, finest(LOSS_CAP * held_out)),
-        Block("records", 1, float(held_out), 1.0),
+    score, loss, count = (cap * held_out for cap in caps(metric))
+    return (
+        Block("score", 1, score, 1.0 if metric == "accuracy" else finest(score)),
+        Block("loss", 1, loss, finest(loss)),
+        Block("records", 1, count, 1.0),
     )
-    return Layout.of_update(policy, parameters, metrics) if train else Layout(metrics)
+
+
+def caps(metric: str) -> tuple[float, float, float]:
+    """The most that one held-out record adds to score, loss and records."""
+    return (1.0 if metric == "accuracy" else SQUARED_ERROR_CAP), LOSS_CAP, 1.0
+
+
+def mean_update(config: RunConfig, sums: Mapping[str, np.ndarray], survivors: int) -> np.ndarray | None:
+    """What a round's sums over `survivors` say about where the model should move, (P,); None if nothing.
+
+    Mode shared: minus learning_rate x gradient, over survivors x batch_size; both are public.
+    """
+    if not config.privacy.shares_noise:
+        weight = float(sums["weight"][0])
+        return sums["update"] / weight if weight > 0 else None
+    total = values_of(sums["part"], config.privacy.clip_norm) / survivors
+    if config.privacy.mode == "site":
+        return total
+    return total * (-config.training.learning_rate / config.training.batch_size)
+
+
+def evaluation_of(sums: Mapping[str, np.ndarray], metric: str) -> Evaluation | None:
+    """The cohort's evaluation; None when the round tells none. Noised figures are put into their possible range."""
+    if "metrics" in sums:
+        score, loss, count = values_of(sums["metrics"], METRICS_NORM)
+        records = max(float(count), 1.0)
+        greatest, loss_cap, _ = caps(metric)
+        right = min(max(float(score), 0.0), records) * greatest
+        return Evaluation(right, min(max(float(loss), 0.0), records) * loss_cap, records)
+    if "records" not in sums or sums["records"][0] < 1:
+        return None
+    return Evaluation(float(sums["score"][0]), float(sums["loss"][0]), float(sums["records"][0]))
 
 
 def bounded(update: np.ndarray, clip: float) -> np.ndarray:

@@ -12,6 +12,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 from qfed.config import RunConfig
 from qfed.data import Records, Schema, schema_of
 from qfed.errors import QfedError
-from qfed.federation.contribution import LOSS_CAP, SQUARED_ERROR_CAP, Evaluation, bounded
+from qfed.federation.contribution import LOSS_CAP, SQUARED_ERROR_CAP, Evaluation, bounded, caps, greatest_weight
+from qfed.federation.statement import Spending
 from qfed.models import build, flatten, loss, score, unflatten
 from qfed.privacy.ledger import Ledger
-from qfed.privacy.plan import Plan, Task, plan_for
+from qfed.privacy.plan import AnyPlan, MetricsPlan, SharedPlan, SitePlan, Task, metrics_plan_for, plan_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Learner:
     config: RunConfig
     schema: Schema
     model: nn.Module
-    plan: Plan
+    plan: AnyPlan
     start: np.ndarray
     """Parameters of the initial model, (P,) float32: the same at every site for the same seed."""
     _ahead: dict[tuple[object, ...], np.ndarray | Exception] = field(default_factory=dict, repr=False)
@@ -68,6 +70,23 @@ class Learner:
         """What a score means."""
         return "accuracy" if self.schema.task == "classification" else "rmse"
 
+    def contribute(
+        self,
+        vector: np.ndarray,
+        read: Callable[[], Records],
+        *,
+        ledger: Ledger | None,
+        dataset: str,
+        run: str,
+        round: int,
+    ) -> dict[str, np.ndarray]:
+        """The training blocks of one round (see contribution)."""
+        trained = self.train(vector, read, ledger=ledger, dataset=dataset, run=run, round=round)
+        if self.config.privacy.shares_noise:
+            return {"part": trained}
+        weight = min(len(read()), greatest_weight(self.config))
+        return {"update": weight * trained, "weight": np.array([weight], float)}
+
     def train(
         self,
         vector: np.ndarray,
@@ -78,7 +97,10 @@ class Learner:
         run: str,
         round: int,
     ) -> np.ndarray:
-        """The bounded update of one round; BudgetExhausted before `read` is called when the ledger says no."""
+        """The bounded update of one round, or (shared noise) this site's part of it, (P,).
+
+        BudgetExhausted before `read` is called when the ledger says no.
+        """
         job = Job(vector, read, ledger, dataset, run, round)
         outcome = self._ahead.pop(job.key, None)
         if outcome is None:
@@ -100,9 +122,10 @@ class Learner:
             for job in jobs
         ]  # fmt: skip
         unflatten(self.model, jobs[0].vector)
-        receipts = self.plan.train_rounds(
-            self.model, loss(self.schema.task), tasks, optimizer=lambda held: _optimizer(self.config, held)
-        )
+        plan, task_loss = self.plan, loss(self.schema.task)
+        if isinstance(plan, SharedPlan | SitePlan):
+            return list(plan.release_rounds(self.model, task_loss, tasks, optimizer=self._optimizer))
+        receipts = plan.train_rounds(self.model, task_loss, tasks, optimizer=self._optimizer)
         return [
             receipt if isinstance(receipt, Exception) else self._update(job.vector, task.weights.numpy())
             for job, task, receipt in zip(jobs, tasks, receipts, strict=True)
@@ -119,8 +142,56 @@ class Learner:
             outcomes = [error] * len(alone)
         self._ahead.update(zip((job.key for job in alone), outcomes, strict=True))
 
+    def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return _optimizer(self.config, parameters)
+
     def _update(self, vector: np.ndarray, trained: np.ndarray) -> np.ndarray:
         return bounded(trained.astype(np.float64) - vector.astype(np.float64), self.config.secagg.update_clip)
+
+    def spending(self, rounds: int) -> Spending:
+        """What `rounds` rounds, and the evaluation after them, come to."""
+        plan, metrics = self.plan, self.metrics_plan
+        shared = plan if isinstance(plan, SharedPlan | SitePlan) else None
+        return Spending(
+            noise_multiplier=plan.noise_multiplier,
+            epsilon=plan.epsilon(rounds),
+            epsilon_alone=None if shared is None else shared.alone(rounds),
+            sampling_distance=None if shared is None else shared.shares.distance(self.parameters, rounds),
+            metrics_epsilon=None if metrics is None else metrics.epsilon(),
+        )
+
+    @cached_property
+    def metrics_plan(self) -> MetricsPlan | None:
+        """How evaluation results are noised; None when they are only masked."""
+        return metrics_plan_for(self.config)
+
+    def score(
+        self,
+        vector: np.ndarray,
+        read: Callable[[], Records],
+        *,
+        ledger: Ledger,
+        dataset: str,
+        run: str,
+        round: int,
+        train: bool,
+    ) -> dict[str, np.ndarray]:
+        """The evaluation blocks of a round (see contribution): exact sums, or noised and charged at the very end."""
+        plan = self.metrics_plan
+        if plan is None:
+            sums = self.evaluate(vector, read())
+            return {name: np.array([getattr(sums, name)]) for name in ("score", "loss", "records")}
+        if train:
+            return {}
+
+        def figures() -> tuple[float, float, float]:
+            sums = self.evaluate(vector, read())
+            return sums.score, sums.loss, sums.records
+
+        part = plan.release(
+            figures, caps(self.metric), asked=vector.tobytes(), ledger=ledger, dataset=dataset, run=run, round=round
+        )
+        return {"metrics": part}
 
     def evaluate(self, vector: np.ndarray, records: Records) -> Evaluation:
         """Sums over held-out records; each record's loss and squared error count up to their caps."""

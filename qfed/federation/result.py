@@ -84,7 +84,7 @@ class RoundRecord(Record):
 class PrivacyStatement(Record):
     """What is promised to whoever stands behind a record, and what is not."""
 
-    mode: Literal["local", "off"]
+    mode: Literal["shared", "local", "site", "off"]
     """Mode of the run's configuration."""
     unit: str
     """What is protected."""
@@ -93,11 +93,11 @@ class PrivacyStatement(Record):
     epsilon: float | None
     """Of the whole run; None without privacy."""
     delta: float | None
-    """Failure probability of the guarantee."""
+    """Failure probability of the guarantee, the statistical distance of sampled noise included."""
     noise_multiplier: float | None
-    """sigma: standard deviation of the noise over the clip norm."""
+    """sigma: standard deviation of the noise over the clip norm (shared noise: over the sum's sensitivity)."""
     clip_norm: float | None
-    """Bound on each record's gradient."""
+    """Bound on each record's gradient, or (mode site) on each site's update."""
     sampling_rate: float
     """Probability with which a record enters a step."""
     steps: int
@@ -110,6 +110,14 @@ class PrivacyStatement(Record):
     """What the aggregator can see."""
     not_covered: tuple[str, ...]
     """What the guarantee does not promise."""
+    honest: int | None = None
+    """Shared noise: sites in every sum whose share of the noise must stay unknown to others; None in other modes."""
+    epsilon_alone: float | None = None
+    """Shared noise: epsilon of the whole run against who sees one site's own shares, secure aggregation broken."""
+    sampling_distance: float | None = None
+    """Shared noise: statistical distance of all sampled integers from the distribution that is accounted."""
+    metrics_epsilon: float | None = None
+    """Epsilon of the evaluation for each held-out record (or site); None when scores are only masked."""
 
 
 class SiteRecord(Record):

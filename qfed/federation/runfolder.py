@@ -3,7 +3,8 @@
     run.json          run identifier, metric
     config.toml       the resolved configuration
     federation.json   roster and pinned policy, signed
-    checkpoint.npz    model (float32), server optimiser's state and the history as JSON; replaced after each round
+    checkpoint.npz    model (float32), what the server optimiser carries, tail average, history as JSON; replaced
+                      atomically after each round
 
 Neither torch nor PennyLane is needed to read or write it.
 """
@@ -44,6 +45,8 @@ class Checkpoint:
     taken_part: dict[str, int] = field(default_factory=dict)
     """Site -> rounds it is in the aggregate of."""
     status: str = "running"
+    tail: np.ndarray | None = None
+    """Mean of the models of the last rounds (P,) float64; the model itself before them."""
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,11 @@ class RunFolder:
             "status": state.status,
         }
         buffer = io.BytesIO()
+        arrays = {_OPTIMIZER + name: moment for name, moment in state.optimizer.items()}
+        if state.tail is not None:
+            arrays["tail"] = state.tail
         told = np.frombuffer(json.dumps(history).encode(), dtype=np.uint8)
-        moments = {_OPTIMIZER + name: moment for name, moment in state.optimizer.items()}
-        np.savez(buffer, allow_pickle=False, vector=state.vector, history=told, **moments)
+        np.savez(buffer, allow_pickle=False, vector=state.vector, history=told, **arrays)
         write_atomically(self.path / "checkpoint.npz", buffer.getvalue())
 
     def checkpoint(self) -> Checkpoint:
@@ -115,6 +120,7 @@ class RunFolder:
                 optimizer = {
                     name.removeprefix(_OPTIMIZER): parts[name] for name in parts.files if name.startswith(_OPTIMIZER)
                 }
+                tail = parts.get("tail")
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise StateError(f"the checkpoint {file} cannot be read ({error}); start the run anew") from None
         return Checkpoint(
@@ -127,4 +133,5 @@ class RunFolder:
             traffic={site: (up, down) for site, (up, down) in history["traffic"].items()},
             taken_part=dict(history["taken_part"]),
             status=history["status"],
+            tail=tail,
         )

@@ -76,8 +76,13 @@ def epsilon_of(releases: Sequence[Releases], delta: float) -> float:
         return 0.0
     if all(part.sampling_rate == 1 for part in parts):
         precision = sum(part.steps / part.noise_multiplier**2 for part in parts)
-        return float(dp_accounting.get_epsilon_gaussian(1 / math.sqrt(precision), delta))
+        return _gaussian(precision, delta)
     return _subsampled(parts, delta)
+
+
+@lru_cache(maxsize=4096)
+def _gaussian(precision: float, delta: float) -> float:
+    return float(dp_accounting.get_epsilon_gaussian(1 / math.sqrt(precision), delta))
 
 
 @lru_cache(maxsize=4096)

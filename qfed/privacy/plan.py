@@ -25,21 +25,40 @@ from typing import Protocol
 import numpy as np
 from torch import nn
 
-from qfed.config import RunConfig
+from qfed.config import PrivacyConfig, RunConfig
 from qfed.errors import ConfigError, LocalProtocolError
 from qfed.privacy.accounting import Releases, calibrate, epsilon_of
 from qfed.privacy.clipping import noisy_mean
 from qfed.privacy.gradients import Array, Loss, check
 from qfed.privacy.ledger import Ledger
+from qfed.privacy.metrics_plan import MetricsPlan
 from qfed.privacy.noise import poisson_sample
 from qfed.privacy.rounds import Opened, Read, Receipt, Task, only, records, train_all
+from qfed.privacy.shared_plan import SharedPlan
+from qfed.privacy.shares import Shares, accounted
+from qfed.privacy.site_plan import SitePlan
 from qfed.privacy.steps import MakeOptimizer, flat, train_sites, write
 
-__all__ = ["LocalPlan", "OpenPlan", "Plan", "Receipt", "Task", "plan_for"]
+__all__ = [
+    "AnyPlan",
+    "LocalPlan",
+    "MetricsPlan",
+    "OpenPlan",
+    "Plan",
+    "Receipt",
+    "SharedPlan",
+    "SitePlan",
+    "Task",
+    "metrics_plan_for",
+    "plan_for",
+]
 
 
 class Plan(Protocol):
-    """How a site trains in every round of a run."""
+    """How a site trains its own model in every round of a run (modes local and off).
+
+    SharedPlan and SitePlan are like it, but release a part of a sum (`release_rounds`) where this trains.
+    """
 
     @property
     def noise_multiplier(self) -> float | None:
@@ -87,7 +106,7 @@ class Plan(Protocol):
         ...
 
 
-def plan_for(config: RunConfig) -> Plan:
+def plan_for(config: RunConfig) -> AnyPlan:
     """The plan of a configuration, its noise calibrated to the budget of the whole run (or checked against it).
 
     Raises ConfigError when no noise is enough for the budget, or the given `noise_multiplier` is not.
@@ -95,25 +114,51 @@ def plan_for(config: RunConfig) -> Plan:
     training, privacy = config.training, config.privacy
     if privacy.mode == "off":
         return OpenPlan(training.local_steps, training.sampling_rate, training.batch_size)
-    steps = training.rounds * training.local_steps
+    if privacy.mode == "local":
+        steps = training.rounds * training.local_steps
+        return LocalPlan(
+            local_steps=training.local_steps,
+            sampling_rate=training.sampling_rate,
+            batch_size=training.batch_size,
+            rounds=training.rounds,
+            clip_norm=privacy.clip_norm,
+            noise_multiplier=_sigma(privacy, training.sampling_rate, steps, privacy.delta),
+            delta=privacy.delta,
+        )
+    rate = training.sampling_rate if privacy.mode == "shared" else 1.0
+    sigma = _sigma(privacy, rate, training.rounds, accounted(privacy.delta))
+    shares = Shares(sigma, config.honest, config.federation.sites, config.secagg.ring_bits)
+    if privacy.mode == "shared":
+        return SharedPlan(rate, training.batch_size, training.rounds, privacy.clip_norm, privacy.delta, shares)
+    return SitePlan(
+        training.local_steps, training.batch_size, training.sampling_rate, training.rounds, privacy.clip_norm,
+        privacy.delta, shares,
+    )  # fmt: skip
+
+
+def metrics_plan_for(config: RunConfig) -> MetricsPlan | None:
+    """How evaluation results are noised, or None when they leave a site only masked."""
+    privacy = config.privacy
+    if not privacy.private_metrics:
+        return None
+    honest = config.honest if privacy.shares_noise else 1
+    sigma = calibrate(privacy.epsilon, accounted(privacy.delta), 1.0, 1)
+    return MetricsPlan(
+        privacy.unit, privacy.delta, Shares(sigma, honest, config.federation.sites, config.secagg.ring_bits)
+    )
+
+
+def _sigma(privacy: PrivacyConfig, rate: float, steps: int, delta: float) -> float:
     sigma = privacy.noise_multiplier
     if sigma is None:
-        sigma = calibrate(privacy.epsilon, privacy.delta, training.sampling_rate, steps)
-    elif (spent := epsilon_of([Releases(training.sampling_rate, sigma, steps)], privacy.delta)) > privacy.epsilon:
-        needed = calibrate(privacy.epsilon, privacy.delta, training.sampling_rate, steps)
+        return calibrate(privacy.epsilon, delta, rate, steps)
+    if (spent := epsilon_of([Releases(rate, sigma, steps)], delta)) > privacy.epsilon:
+        needed = calibrate(privacy.epsilon, delta, rate, steps)
         raise ConfigError(
             f"privacy.noise_multiplier={sigma:g} spends epsilon={spent:.3f} in {steps} steps, above privacy.epsilon="
             f"{privacy.epsilon:g}; use at least {math.ceil(needed * 1e4) / 1e4:g}, or leave noise_multiplier out"
         )
-    return LocalPlan(
-        local_steps=training.local_steps,
-        sampling_rate=training.sampling_rate,
-        batch_size=training.batch_size,
-        rounds=training.rounds,
-        clip_norm=privacy.clip_norm,
-        noise_multiplier=sigma,
-        delta=privacy.delta,
-    )
+    return sigma
 
 
 @dataclass(frozen=True)
@@ -277,3 +322,6 @@ class LocalPlan:
             raise LocalProtocolError("a private round was trained without a charge")
         ledger.settle(held, self.local_steps, site.task.to_bytes())
         return Receipt(self.local_steps, ledger.spent(site.task.dataset))
+
+
+AnyPlan = LocalPlan | OpenPlan | SharedPlan | SitePlan

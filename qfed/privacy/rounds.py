@@ -69,12 +69,12 @@ class Opened:
 def train_all(
     tasks: Sequence[Task],
     *,
-    open: Callable[[Task], Receipt | Opened],  # noqa: A002  what a plan does first
+    open: Callable[[Task], _T | Opened],  # noqa: A002  what a plan does first
     train: Callable[[Sequence[Opened]], None],
-    close: Callable[[Opened], Receipt],
-) -> list[Receipt | Exception]:
-    """What came of each task: its receipt, or the error that ended it."""
-    outcomes: list[Receipt | Opened | Exception] = [_attempt(open, task) for task in tasks]
+    close: Callable[[Opened], _T],
+) -> list[_T | Exception]:
+    """What came of each task: what `close` (or `open`) made of it, or the error that ended it."""
+    outcomes: list[_T | Opened | Exception] = [_attempt(open, task) for task in tasks]
     groups: dict[object, list[int]] = {}
     for place, outcome in enumerate(outcomes):
         if isinstance(outcome, Opened):
@@ -88,8 +88,8 @@ def train_all(
     return [outcome for outcome in outcomes if not isinstance(outcome, Opened)]
 
 
-def only(outcomes: Sequence[Receipt | Exception]) -> Receipt:
-    """The receipt of a single task; raises what ended it."""
+def only(outcomes: Sequence[_T | Exception]) -> _T:
+    """What came of a single task; raises what ended it."""
     (outcome,) = outcomes
     if isinstance(outcome, Exception):
         raise outcome

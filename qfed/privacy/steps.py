@@ -49,11 +49,8 @@ def train_sites(
 
     Without `clip_norm` gradients are summed as they are.
     """
-    records = [(site.x, site.y) for site in sites]
     weights = torch.stack([site.task.weights for site in sites])
-    x = sites[0].x
-    chain = chain_for(model, tuple(x.shape[1:]), x.dtype) if x.device.type == "cpu" else None
-    sums = _Hooks(model, loss, records, clip_norm) if chain is None else _Stack(chain, loss, records, clip_norm)
+    sums = _sums(model, loss, sites, clip_norm)
     whole = nn.Parameter(weights)
     optimizers = [optimizer([whole])]
     if _elementwise(optimizers[0], whole):
@@ -72,6 +69,18 @@ def train_sites(
             each.step()
     for site, row in zip(sites, weights, strict=True):
         site.task.weights.copy_(row)
+
+
+def clipped_sums(model: nn.Module, loss: Loss, sites: Sequence[Opened], *, sample: Sample, clip_norm: float) -> Array:
+    """The clipped sum of each site at its own weights, (K, P), of the records that `sample` chooses."""
+    weights = torch.stack([site.task.weights for site in sites])
+    return np.asarray(_sums(model, loss, sites, clip_norm)(weights, sample()))
+
+
+def _sums(model: nn.Module, loss: Loss, sites: Sequence[Opened], clip_norm: float | None) -> _Hooks | _Stack:
+    records, x = [(site.x, site.y) for site in sites], sites[0].x
+    chain = chain_for(model, tuple(x.shape[1:]), x.dtype) if x.device.type == "cpu" else None
+    return _Hooks(model, loss, records, clip_norm) if chain is None else _Stack(chain, loss, records, clip_norm)
 
 
 def flat(model: nn.Module) -> Tensor:

@@ -89,15 +89,16 @@ def notices(result: RunResult) -> tuple[Notice, ...]:
     return tuple(found)
 
 
-def strength(epsilon: float | None, delta: float | None) -> str:
+def strength(epsilon: float | None, delta: float | None, unit: Literal["record", "site"] = "record") -> str:
     """What epsilon and delta bound, as a sentence or two."""
     if epsilon is None or delta is None:
         return "Nothing bounds what the model gives away about a record."
+    what = "one record was used" if unit == "record" else "one site's records were used"
     if not math.isfinite(epsilon) or epsilon > 20:
         return "Epsilon is so large that it bounds nothing of practical use."
     tier = "strong" if epsilon <= 1 else "reasonable" if epsilon <= 10 else "weak"
     return (
-        "Whatever somebody guesses about whether one record was used, seeing the model makes the odds of that guess at "
+        f"Whatever somebody guesses about whether {what}, seeing the model makes the odds of that guess at "
         f"most {units.epsilon(math.exp(epsilon))} times as high; this may fail with probability "
         f"1 in {1 / delta:,.0f} at most. By common practice a {tier} guarantee "
         "(up to 1 strong, up to 10 reasonable, beyond weak)."
@@ -122,7 +123,7 @@ def facts(result: RunResult) -> tuple[Fact, ...]:
         Fact(
             "How strongly?",
             f"epsilon = {units.epsilon(statement.epsilon)}, delta = {units.delta(statement.delta)} for the whole run",
-            strength(statement.epsilon, statement.delta),
+            strength(statement.epsilon, statement.delta, "site" if statement.mode == "site" else "record"),
         ),
         Fact("How was that counted?", statement.accountant, _mechanism(statement)),
         trust,
@@ -139,10 +140,32 @@ def _mechanism(statement: PrivacyStatement) -> str:
         if statement.sampling_rate == 1
         else f"each record enters a step with probability {statement.sampling_rate:g}"
     )
-    return (
-        f"Gaussian noise of standard deviation {noise:.4g} x {statement.clip_norm:g} on the sum of gradients, "
-        f"each clipped to norm {statement.clip_norm:g}; {units.count(statement.steps, 'step')}, {entry}."
+    norm = f"{statement.clip_norm:g}"
+    if statement.mode == "site":
+        return (
+            f"Noise of standard deviation {noise:.4g} x {norm} on the sum of the sites' updates, each clipped to norm "
+            f"{norm}; {units.count(statement.steps, 'local step')} in all. {_parts(statement)}"
+        )
+    text = (
+        f"Gaussian noise of standard deviation {noise:.4g} x {norm} on the sum of gradients"
+        f"{' over all sites' if statement.mode == 'shared' else ''}, "
+        f"each clipped to norm {norm}; {units.count(statement.steps, 'step')}, {entry}."
     )
+    return f"{text} {_parts(statement)}" if statement.mode == "shared" else text
+
+
+def _parts(statement: PrivacyStatement) -> str:
+    honest = statement.honest or 1
+    return (
+        f"Each site adds 1/\N{SQUARE ROOT}{honest} of that noise, in whole numbers; any {honest} sites make it full; "
+        f"that sampling is not perfect adds less than {_power(statement.sampling_distance)} to delta, which is "
+        "included."
+    )
+
+
+def _power(value: float | None) -> str:
+    """The next power of ten above a tiny number."""
+    return f"1e{math.floor(math.log10(value)) + 1}" if value else "0"
 
 
 def _most_spent(result: RunResult) -> float:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import torch
 
-from qfed.config import RunConfig, anchored, load_config, to_toml
+from qfed.config import FEW_SITES, RunConfig, anchored, load_config, to_toml
 from qfed.data import SiteData, load, partition
 from qfed.errors import ConfigError, MissingExtra, QuorumLost
 from qfed.federation.files import write_atomically
@@ -79,6 +79,7 @@ def simulate(
     _require_extras(resolved, report=out is not None)
     data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
     _warn_of_denominator(resolved, [len(site.train) for site in data])
+    _warn_of_few_sites(resolved)
     learner = learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
     warn_of_plateau(learner.model, resolved.model)
     keys = make_keys(resolved, data)
@@ -140,6 +141,16 @@ def _warn_of_denominator(config: RunConfig, records: Sequence[int]) -> None:
         )
 
 
+def _warn_of_few_sites(config: RunConfig) -> None:
+    if config.privacy.mode == "site" and config.federation.sites < FEW_SITES:
+        _log.warning(
+            "privacy.mode='site' hides each site among federation.sites=%d: expect a poor model below %d sites, and "
+            "use privacy.mode='shared' to protect records",
+            config.federation.sites,
+            FEW_SITES,
+        )
+
+
 def _result(
     config: RunConfig,
     run: str,
@@ -169,7 +180,7 @@ def _result(
         initial=state.initial,
         rounds=rounds,
         final=final,
-        privacy=privacy_statement(config, len(rounds), plan.noise_multiplier, plan.epsilon(len(rounds))),
+        privacy=privacy_statement(config, len(rounds), arm.learner.spending(len(rounds))),
         sites=sites,
         comparisons=comparisons,
         seconds=seconds,

@@ -22,13 +22,16 @@ from qfed.config import Failure, RunConfig, replace
 from qfed.data import Records, SiteData
 from qfed.errors import QuorumLost
 from qfed.federation import wire
-from qfed.federation.contribution import Evaluation
+from qfed.federation.averaging import tail_mean
+from qfed.federation.contribution import Evaluation, policy_of
 from qfed.federation.engine import run_in_process
 from qfed.federation.local import Job, Learner, learner_for
+from qfed.federation.optimizers import State, server_step
 from qfed.federation.result import Comparison, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
+from qfed.privacy.accounts import account
 from qfed.privacy.ledger import Ledger, Limits
-from qfed.simulation.provision import Keys, provision
+from qfed.simulation.provision import FEDERATION, Keys, make_keys, provision
 
 # Named by reference, as Flower names an app's components: the library does not import the packages above it.
 SERVER_APP, CLIENT_APP = "qfed_server.app:app", "qfed_client.app:app"
@@ -132,7 +135,7 @@ def _spent(config: RunConfig, site: Path, dataset: str) -> float | None:
         return None
     ledger = Ledger(site / "ledger.db", Limits(config.privacy.epsilon, config.privacy.delta))
     try:
-        return ledger.spent(dataset)
+        return ledger.spent(account(dataset, config.privacy.unit))
     finally:
         ledger.close()
 
@@ -143,7 +146,9 @@ def compare(kind: str, config: RunConfig, run: str, data: Sequence[SiteData], ke
     if kind == "no_federation":
         return _each_alone(config, run, data, keys.names, folder)
     other = "twin" if config.model.kind == "hybrid" else "hybrid"
-    changed = replace(config, {"model.kind": other} if kind == "twin" else {"privacy.mode": "off"})
+    changed = replace(config, {"model.kind": other} if kind == "twin" else _open(config))
+    if policy_of(changed, FEDERATION) != keys.federation.policy:
+        keys = make_keys(changed, data)
     arm = run_arm(changed, run, data, keys, folder)
     if arm.state.final is None:
         raise QuorumLost(f"the comparison {kind!r} lost its quorum; leave it out with simulation.compare")
@@ -156,6 +161,12 @@ def compare(kind: str, config: RunConfig, run: str, data: Sequence[SiteData], ke
         epsilon=plan.epsilon(config.training.rounds),
         rounds=_curve(arm.state),
     )
+
+
+def _open(config: RunConfig) -> dict[str, Any]:
+    """What makes a configuration the same without privacy: shared noise is for a sum in which every site weighs one."""
+    off: dict[str, Any] = {"privacy.mode": "off", "privacy.private_metrics": False}
+    return off | ({"federation.weighting": "uniform"} if config.privacy.shares_noise else {})
 
 
 def _curve(state: Checkpoint) -> tuple[float, ...]:
@@ -172,12 +183,19 @@ def _curve(state: Checkpoint) -> tuple[float, ...]:
 def _each_alone(
     config: RunConfig, run: str, data: Sequence[SiteData], names: Sequence[str], folder: Path
 ) -> Comparison:
-    """Each site trains its own model for as many rounds; the mean of their scores on all sites' held-out records."""
+    """Each site trains its own model for as many rounds; the mean of their scores on all sites' held-out records.
+
+    A site that is alone has nobody to share noise with: it adds all of it (mode local), with the same budget a record.
+    """
+    if config.privacy.shares_noise:
+        config = replace(config, {"privacy.mode": "local", "privacy.noise_multiplier": None})
     learner = learner_for(config)
     private = config.privacy.mode != "off"
     folder.mkdir(parents=True)
     limits = Limits(config.privacy.epsilon, config.privacy.delta)
     vectors = [learner.start] * len(names)
+    states: list[State] = [{}] * len(names)
+    tails: list[np.ndarray | None] = [None] * len(names)
     with ExitStack() as opened:
         ledgers = [
             opened.enter_context(closing(Ledger(folder / f"{name}.db", limits))) if private else None for name in names
@@ -190,8 +208,12 @@ def _each_alone(
             for place, outcome in enumerate(learner.train_many(jobs)):
                 if isinstance(outcome, Exception):
                     raise outcome
-                vectors[place] = (vectors[place] + outcome).astype(np.float32)
-    metrics = [pooled(learner, vector, data) for vector in vectors]
+                vectors[place], states[place] = server_step(
+                    config.federation, vectors[place], outcome, round, states[place]
+                )
+                tails[place] = tail_mean(config.training, tails[place], vectors[place], round)
+    finals = [vector if tail is None else tail.astype(np.float32) for vector, tail in zip(vectors, tails, strict=True)]
+    metrics = [pooled(learner, vector, data) for vector in finals]
     mean = metrics[0].model_copy(
         update={
             "score": float(np.mean([m.score for m in metrics])),

@@ -1,7 +1,9 @@
 """The aggregator's round loop: broadcast, masked sum, mean, server optimiser, checkpoint.
 
-    D = (sum_i weight_i * update_i) / (sum_i weight_i)      over all sites, or a robust strategy's choice of groups' D
-    w <- the server optimiser's step with D                 (qfed.federation.optimizers)
+    D = (sum_i weight_i * update_i) / (sum_i weight_i),  or the noised step of all together       (contribution.py)
+        over all sites, or a robust strategy's choice of groups' D
+    w <- the server optimiser's step with D                                                        (optimizers.py)
+    w <- at the end the mean of the models after the last `averaging` of the rounds               (averaging.py)
 
 A round below its quorum fails: the model stays, the round is over (its labels are burnt and its privacy is spent), and
 the run goes on until `max_failed_rounds` in a row. The model of round r is scored in round r + 1 by the sites, on
@@ -19,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qfed._flower import Grid
-from qfed.config import FederationConfig, RunConfig, to_toml
+from qfed.config import RunConfig, to_toml
 from qfed.config import replace as replace_config
 from qfed.errors import ProtocolError, QuorumLost
 from qfed.federation import wire
-from qfed.federation.contribution import Evaluation, layout_of
+from qfed.federation.averaging import tail_mean
+from qfed.federation.contribution import evaluation_of, layout_of, mean_update
 from qfed.federation.optimizers import State, robust_update, server_step
 from qfed.federation.result import Dropout, GroupRecord, RoundRecord, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
@@ -78,6 +81,8 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
             raise QuorumLost(
                 f"{failed} rounds in a row failed, the last because of: {reasons}; the last good model is kept"
             )
+    if state.tail is not None:
+        state = replace(state, vector=state.tail.astype(np.float32))
     layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=False)
     outcome = cohort.channel.aggregate(wire.EVALUATE, rounds + 1, layout, wire.vector_to_bytes(state.vector))
     final = _score(outcome.sums, metric, unit)
@@ -125,7 +130,7 @@ def _advance(
     unit: float,
 ) -> Checkpoint:
     """The state after a round: new model, the score of the model before, and what happened."""
-    vector, optimizer, outcome = _step(config.federation, state, round, outcome)
+    vector, optimizer, outcome = _step(config, state, round, outcome)
     sums = outcome.sums
     before = _score(sums, metric, unit)
     record = RoundRecord(
@@ -152,6 +157,7 @@ def _advance(
             state,
             vector=vector,
             optimizer=optimizer,
+            tail=tail_mean(config.training, state.tail, vector, round),
             round=round,
             initial=state.initial if any(map(_aggregated, state.rounds)) else state.initial or before,
             rounds=(*_scored(state.rounds, before), record),
@@ -162,18 +168,20 @@ def _advance(
 
 
 def _step(
-    federation: FederationConfig, state: Checkpoint, round: int, outcome: Outcome
+    config: RunConfig, state: Checkpoint, round: int, outcome: Outcome
 ) -> tuple[NDArray[np.float32], State, Outcome]:
     """The next model and optimiser state; a round of which nothing can be made keeps both and has failed."""
-    opened = [part.sums for part in outcome.parts if part.sums is not None and part.sums["weight"][0] > 0]
-    if outcome.sums is None or not opened:
-        return state.vector, state.optimizer, outcome
+    federation = config.federation
     try:
         if federation.robust:
-            means = [sums["update"] / float(sums["weight"][0]) for sums in opened]
-            update = robust_update(federation, means, round)
+            found = (mean_update(config, part.sums, len(part.survivors)) for part in outcome.parts if part.sums)
+            means = [update for update in found if update is not None]
+            update = robust_update(federation, means, round) if means and outcome.sums is not None else None
         else:
-            update = outcome.sums["update"] / float(outcome.sums["weight"][0])
+            sums = outcome.sums
+            update = None if sums is None else mean_update(config, sums, len(outcome.survivors))
+        if update is None:
+            return state.vector, state.optimizer, outcome
         vector, optimizer = server_step(federation, state.vector, update, round, state.optimizer)
     except ProtocolError as error:
         return state.vector, state.optimizer, replace(outcome, sums=None, survivors=(), failure=str(error))
@@ -181,9 +189,8 @@ def _step(
 
 
 def _score(sums: Mapping[str, np.ndarray] | None, metric: str, unit: float) -> Score | None:
-    if sums is None or sums["records"][0] < 1:
-        return None
-    return Evaluation(float(sums["score"][0]), float(sums["loss"][0]), float(sums["records"][0])).means(metric, unit)
+    evaluation = None if sums is None else evaluation_of(sums, metric)
+    return None if evaluation is None else evaluation.means(metric, unit)
 
 
 def _scored(rounds: tuple[RoundRecord, ...], score: Score | None) -> tuple[RoundRecord, ...]:

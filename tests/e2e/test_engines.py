@@ -34,7 +34,10 @@ CHANGES = (
     "model.layers=1",
     f"federation.sites={SITES}",
     f"training.rounds={ROUNDS}",
+    "privacy.mode=local",
     "training.local_steps=2",
+    "training.learning_rate=0.2",
+    "training.averaging=0",
     "training.batch_size=30",
     "simulation.compare=[]",
 )

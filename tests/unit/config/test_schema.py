@@ -138,7 +138,7 @@ def test_models_that_cannot_be_built_are_refused(changes: dict[str, Any], messag
 
 @pytest.mark.parametrize(
     ("failure", "message"),
-    [({"site": 10, "round": 1}, "10 sites"), ({"site": 0, "round": 16}, "15 rounds"), ({"site": -1, "round": 1}, "0")],
+    [({"site": 10, "round": 1}, "10 sites"), ({"site": 0, "round": 41}, "40 rounds"), ({"site": -1, "round": 1}, "0")],
 )
 def test_failures_of_sites_and_rounds_that_are_not_there(failure: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):

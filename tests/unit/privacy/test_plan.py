@@ -381,7 +381,7 @@ def test_noise_is_new_in_every_step_and_round(tmp_path: Path) -> None:
 
 def test_the_whole_run_fits_its_own_ledger_and_reports_what_it_spent(tmp_path: Path) -> None:
     for number, rate in enumerate((1, 0.25)):
-        config = load_config(None, [f"training.sampling_rate={rate}", "training.rounds=4"])
+        config = load_config(None, ["privacy.mode=local", f"training.sampling_rate={rate}", "training.rounds=4"])
         plan = plan_for(config)
         book = Ledger(tmp_path / f"{number}.db", Limits(config.privacy.epsilon, config.privacy.delta))
         told = []

@@ -239,7 +239,8 @@ def test_every_round_ends_in_a_readable_checkpoint(tmp_path: Path, monkeypatch: 
         original(self, state)
         read = RunFolder(self.path).checkpoint()
         assert np.array_equal(read.vector, state.vector)
-        assert replace(read, vector=state.vector) == state
+        assert np.array_equal(read.tail, state.tail)  # type: ignore[arg-type]
+        assert replace(read, vector=state.vector, tail=state.tail) == state
         seen.append(read)
 
     monkeypatch.setattr(RunFolder, "save", save)

@@ -1,4 +1,4 @@
-"""Runs small enough for unit tests: five sites, the wine data, a classical twin of 19 parameters or so, two rounds."""
+"""Runs small enough for unit tests: five sites, the wine data, a twin of 19 parameters, two rounds, mode local."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ SMALL = (
     "model.layers=1",
     "federation.sites=5",
     "training.rounds=2",
+    "privacy.mode=local",
     "training.local_steps=2",
+    "training.learning_rate=0.2",
+    "training.averaging=0",
+    "federation.strategy=fedavg",
     "training.batch_size=30",
     "simulation.compare=[]",
 )
@@ -36,6 +40,11 @@ SMALL = (
 def small(*changes: str) -> RunConfig:
     """The small configuration with changes as on the command line."""
     return load_config(None, [*SMALL, *changes])
+
+
+def small_shared(*changes: str) -> RunConfig:
+    """The small configuration with shared noise."""
+    return small("privacy.mode=shared", "training.local_steps=1", *changes)
 
 
 class Lab:
