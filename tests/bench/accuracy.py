@@ -57,7 +57,41 @@ GOALS: Mapping[tuple[str, str], tuple[float, float, float]] = {
     ("breast_cancer, 5 sites", "shared"): (0.955, 0.965, 0.97),
 }
 Setting = tuple[str, ...]
-CHOSEN: Mapping[tuple[str, str, str], Sequence[Setting]] = {}
+_DIGITS, _CANCER = TASKS
+
+
+def _steps(rounds: int, clip: float, rate: float, *more: str) -> Setting:
+    return (
+        "model.architecture=kernel",
+        f"training.rounds={rounds}",
+        f"privacy.clip_norm={clip}",
+        f"training.learning_rate={rate}",
+        *more,
+    )
+
+
+def _digits(rounds: int, rate: float, *more: str) -> Setting:
+    return _steps(rounds, 1.0, rate, "data.features=gradient_histogram", *more)
+
+
+_OWN = ("federation.weighting=uniform", "secagg.update_clip=200")
+"""Mode local: the mean over sites is that over records, and the bound on an update does not cut its noise."""
+CHOSEN: Mapping[tuple[str, str, str], Sequence[Setting]] = {
+    (_DIGITS, "shared", "hybrid"): (_digits(20, 6.0), _digits(40, 6.0), _digits(80, 6.0)),
+    (_DIGITS, "shared", "twin"): (_digits(20, 6.0), _digits(40, 6.0), _digits(80, 6.0)),
+    (_DIGITS, "local", "hybrid"): (_digits(15, 6.0, *_OWN), _digits(20, 6.0, *_OWN), _digits(40, 6.0, *_OWN)),
+    (_DIGITS, "local", "twin"): (_digits(15, 6.0, *_OWN), _digits(20, 6.0, *_OWN), _digits(40, 6.0, *_OWN)),
+    (_CANCER, "shared", "hybrid"): (
+        _steps(60, 0.5, 2.0, "model.angle_limit=0.8"),
+        _steps(120, 0.5, 8.0, "model.angle_limit=0.8", "model.layers=1", "training.averaging=0.3"),
+        _steps(120, 0.5, 8.0, "model.angle_limit=0.8", "model.layers=1"),
+    ),
+    (_CANCER, "shared", "twin"): (
+        _steps(60, 1.0, 2.0, "model.angle_limit=0.5", "model.layers=1", "training.averaging=0.3"),
+        _steps(120, 1.0, 2.0, "model.angle_limit=0.5"),
+        _steps(120, 1.0, 8.0, "model.angle_limit=0.3", "training.averaging=0.3"),
+    ),
+}
 """Task, mode, kind -> settings for epsilon 1, 3, 8."""
 
 
