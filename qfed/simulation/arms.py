@@ -164,9 +164,17 @@ def compare(kind: str, config: RunConfig, run: str, data: Sequence[SiteData], ke
 
 
 def _open(config: RunConfig) -> dict[str, Any]:
-    """What makes a configuration the same without privacy: shared noise is for a sum in which every site weighs one."""
+    """What makes a configuration the same without privacy.
+
+    Shared noise is for a sum in which every site weighs one. Without clipping, mode shared's learning rate may be far
+    too large, so a site's step is held to the length that clipped gradients allow.
+    """
     off: dict[str, Any] = {"privacy.mode": "off", "privacy.private_metrics": False}
-    return off | ({"federation.weighting": "uniform"} if config.privacy.shares_noise else {})
+    if config.privacy.shares_noise:
+        off["federation.weighting"] = "uniform"
+    if config.privacy.mode == "shared":
+        off["secagg.update_clip"] = config.training.learning_rate * config.privacy.clip_norm
+    return off
 
 
 def _curve(state: Checkpoint) -> tuple[float, ...]:

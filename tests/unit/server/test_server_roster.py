@@ -40,7 +40,7 @@ class Deployed(Lab):
         for index in range(5):
             (self.site(index) / "identity.key").unlink()
             qfed("site", "keygen", f"site-{index}", "--out", self.site(index))
-        changes_ = [part for change in changes for part in ("--set", change)]
+        changes_ = [part for change in (*OFF, *changes) for part in ("--set", change)]
         qfed("federation", "init", "study", *map(self.public, sites), "--out", self.study, *changes_)
         for index in range(5):
             settings = load_site(self.site(index) / "site.toml")
