@@ -16,6 +16,7 @@ from qfed.secagg.server import Aggregate, ServerRound, ServerSession
 from qfed.secagg.server_epoch import ServerEpoch
 from qfed.secagg.server_setup import EpochSetup
 from qfed.secagg.store import ClientStore
+from qfed.secagg.witness import Receipt, ledger_token
 
 __all__ = [
     "Aggregate",
@@ -31,6 +32,7 @@ __all__ = [
     "Policy",
     "PublicIdentity",
     "Reason",
+    "Receipt",
     "SecAggMisuse",
     "SecAggRefused",
     "SecAggState",
@@ -40,4 +42,5 @@ __all__ = [
     "client_session",
     "decode",
     "encode",
+    "ledger_token",
 ]
