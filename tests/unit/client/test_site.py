@@ -151,7 +151,7 @@ def test_a_configuration_that_is_none_is_told(site: Site) -> None:
 def test_a_deployed_site_never_sends_in_clear_whatever_its_settings_say(tmp_path: Path) -> None:
     lab = clear_lab(tmp_path)
     assert not load_site(lab.site(0) / "site.toml").policy.require_secagg
-    asked = wire.pack({"run": RUN, "config": to_toml(lab.config)})
+    asked = wire.pack({"run": RUN, "config": to_toml(lab.config), "receipt": b""})
     for simulated in (True, False):
         grid = lab.grid()
         node = next(iter(grid.get_node_ids()))
@@ -160,7 +160,7 @@ def test_a_deployed_site_never_sends_in_clear_whatever_its_settings_say(tmp_path
         (reply,) = grid.send_and_receive([Message(asked, node, wire.JOIN)])
         close_sites()
         assert reply.has_error() is not simulated
-    assert reply.error.reason == "PolicyRefused"
+    assert reply.error.reason == "ClearRefused"
     site = Site(lab.site(0))
     try:
         with pytest.raises(PolicyRefused, match="exists in simulations only"):
