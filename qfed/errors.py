@@ -7,12 +7,23 @@
     |   |-- CircuitError       yours: a circuit that cannot be compiled or run as asked
     |   `-- MissingExtra       yours: a part of qfed that is not installed
     |-- PolicyRefused          this site's own policy says no
-    |   `-- BudgetExhausted    ... because the privacy budget would be exceeded     (exit status 2)
+    |   |-- BudgetExhausted    ... because the privacy budget would be exceeded     (exit status 2)
+    |   |-- ModeRefused        ... this privacy mode, or none
+    |   |-- UnitRefused        ... what is protected: records, sites
+    |   |-- EpsilonRefused     ... too large an epsilon
+    |   |-- DeltaRefused       ... too large a delta
+    |   |-- NoiseRefused       ... too little noise
+    |   |-- CohortRefused      ... a sum over too few sites
+    |   |-- RoundsRefused      ... too many rounds
+    |   |-- ClearRefused       ... updates in clear
+    |   |-- TermsRefused       ... other terms than those of the federation file
+    |   `-- CodeRefused        ... code of somebody else
     |-- ProtocolError
     |   |-- LocalProtocolError yours: a call out of order
     |   `-- RemoteProtocolError  the other side's: a message that must not be accepted
     |-- QuorumLost             too few sites answered a round
     `-- StateError             durable state is missing, corrupt or rolled back
+        `-- RolledBack         a ledger older than the one that was countersigned
 
 A message says what was expected, what came (`name=value`) and what to do; it never holds a secret.
 """
@@ -61,6 +72,46 @@ class BudgetExhausted(PolicyRefused):
     exit_status = 2
 
 
+class ModeRefused(PolicyRefused):
+    """The run's privacy mode is not one that this site allows."""
+
+
+class UnitRefused(PolicyRefused):
+    """The run protects another unit than this site asks for."""
+
+
+class EpsilonRefused(PolicyRefused):
+    """The run asks for a larger epsilon than this site allows."""
+
+
+class DeltaRefused(PolicyRefused):
+    """The run asks for a larger delta than this site allows."""
+
+
+class NoiseRefused(PolicyRefused):
+    """The run adds less noise than this site asks for."""
+
+
+class CohortRefused(PolicyRefused):
+    """The run opens sums over fewer sites than this site asks for."""
+
+
+class RoundsRefused(PolicyRefused):
+    """The run has more rounds than this site allows."""
+
+
+class ClearRefused(PolicyRefused):
+    """The run would send this site's update in clear."""
+
+
+class TermsRefused(PolicyRefused):
+    """The run's secure aggregation has other terms than the federation file that this site holds."""
+
+
+class CodeRefused(PolicyRefused):
+    """The run would execute code that this site does not allow."""
+
+
 class ProtocolError(QfedError):
     """A step of the secure-aggregation protocol that must not happen."""
 
@@ -79,3 +130,7 @@ class QuorumLost(QfedError):
 
 class StateError(QfedError):
     """Durable state (keys, labels, ledger) is missing, corrupt or older than what was already used."""
+
+
+class RolledBack(StateError):
+    """A privacy ledger that is older than the one that the aggregator countersigned; nothing was read."""

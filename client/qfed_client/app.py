@@ -61,7 +61,8 @@ def prepare_round(deliveries: Sequence[tuple[Message, Context]]) -> None:
             continue
         try:
             site = _site(context)
-            fields = wire.unpack(message, run=str, round=int, model=bytes, request=bytes)
+            fields = wire.unpack(message, run=str, round=int, model=bytes, request=bytes, witness=bytes)
+            site.witness.check(bytes(fields["witness"]))  # type: ignore[arg-type]
             model, request = bytes(fields["model"]), bytes(fields["request"])  # type: ignore[arg-type]
             found = site.prepare(str(fields["run"]), int(fields["round"]), model, request)
         except Exception as error:  # noqa: BLE001  the site meets it again, and answers with it
@@ -89,13 +90,37 @@ def _answer(message: Message, context: Context, work: Callable[[Site], wire.Fiel
         return Message(Error(SITE_FAILED, type(error).__name__), reply_to=message)
 
 
-@app.query("join")  # type: ignore[untyped-decorator,unused-ignore]
-def join(message: Message, context: Context) -> Message:
-    """Say who this is and agree to a run, or refuse it."""
+@app.query("hello")  # type: ignore[untyped-decorator,unused-ignore]
+def hello(message: Message, context: Context) -> Message:
+    """Say who this is."""
 
     def work(site: Site) -> wire.Fields:
-        fields = wire.unpack(message, run=str, config=str)
-        return {"site": site.join(str(fields["run"]), str(fields["config"]))}
+        wire.unpack(message, run=str)
+        return {"site": site.config.name}
+
+    return _answer(message, context, work)
+
+
+@app.query("receipt")  # type: ignore[untyped-decorator,unused-ignore]
+def receipt(message: Message, context: Context) -> Message:
+    """Keep the aggregator's countersignature of the ledger's head."""
+
+    def work(site: Site) -> wire.Fields:
+        site.witness.accept(bytes(wire.unpack(message, receipt=bytes)["receipt"]))  # type: ignore[arg-type]
+        return {"head": site.witness.head()}
+
+    return _answer(message, context, work)
+
+
+@app.query("join")  # type: ignore[untyped-decorator,unused-ignore]
+def join(message: Message, context: Context) -> Message:
+    """Agree to a run, or refuse it; first of all when the ledger is older than what the aggregator saw."""
+
+    def work(site: Site) -> wire.Fields:
+        fields = wire.unpack(message, run=str, config=str, receipt=bytes)
+        site.witness.accept(bytes(fields["receipt"]))  # type: ignore[arg-type]
+        site.join(str(fields["run"]), str(fields["config"]))
+        return {"head": site.witness.head()}
 
     return _answer(message, context, work)
 
@@ -125,8 +150,10 @@ def evaluate(message: Message, context: Context) -> Message:
 
 def _contribute(message: Message, context: Context, *, train: bool) -> Message:
     def work(site: Site) -> wire.Fields:
-        fields = wire.unpack(message, run=str, round=int, model=bytes, request=bytes)
+        fields = wire.unpack(message, run=str, round=int, model=bytes, request=bytes, witness=bytes)
+        site.witness.check(bytes(fields["witness"]))  # type: ignore[arg-type]
         model, request = bytes(fields["model"]), bytes(fields["request"])  # type: ignore[arg-type]
-        return {"body": site.contribute(str(fields["run"]), int(fields["round"]), model, request, train=train)}
+        body = site.contribute(str(fields["run"]), int(fields["round"]), model, request, train=train)
+        return {"body": body, "head": site.witness.head()}
 
     return _answer(message, context, work)

@@ -5,6 +5,7 @@ identity.key      private keys, never leave the site
 federation.json   roster and pinned policy, handed out of band
 records.npz       the records
 ledger.db         privacy spent, by data set
+ledger-witness.json   what the aggregator countersigned of it
 secagg.db         labels, epoch keys, cached uploads
 runs/RUN.toml     configurations of the runs it agreed to
 """
@@ -20,13 +21,15 @@ import numpy as np
 
 from qfed.config import RunConfig, SiteConfig, load_config, load_site
 from qfed.data import SiteData
-from qfed.errors import LocalProtocolError, PolicyRefused, RemoteProtocolError
+from qfed.errors import LocalProtocolError, RemoteProtocolError
 from qfed.federation import wire
 from qfed.federation.contribution import layout_of, policy_of
 from qfed.federation.local import Job, Learner, experiment_rng, learner_for
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import LocalPlan, OpenPlan
 from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, client_session, encode
+from qfed_client.floor import refuse_below
+from qfed_client.witness import LedgerWitness
 
 
 class Site:
@@ -44,6 +47,13 @@ class Site:
         self._store = ClientStore(folder / "secagg.db", durable=not simulated)
         self._ledger = Ledger(folder / "ledger.db", limits, durable=not simulated)
         self._threads = 1 if simulated else os.cpu_count() or 1  # a simulation has a site or more for each core
+        self.witness = LedgerWitness(
+            folder / "ledger-witness.json",
+            self._ledger,
+            self._federation.policy.federation_id,
+            self.config.name,
+            durable=not simulated,
+        )
         self._sessions: dict[str, ClientSession | GroupedSession] = {}
         self._runs: dict[str, RunConfig] = {}
         self._opened: tuple[tuple[str, int], Callable[[], SiteData]] | None = None
@@ -82,30 +92,7 @@ class Site:
         return self.config.name
 
     def _check(self, config: RunConfig) -> None:
-        policy = self.config.policy
-        if policy.require_privacy and config.privacy.mode == "off":
-            raise PolicyRefused('this site refuses runs without differential privacy, got privacy.mode="off"')
-        if config.privacy.mode != "off" and config.privacy.epsilon > policy.epsilon:
-            raise PolicyRefused(
-                f"this site's budget is epsilon={policy.epsilon}, the run asks for {config.privacy.epsilon}"
-            )
-        if config.privacy.mode != "off" and config.privacy.delta > policy.delta:
-            raise PolicyRefused(f"this site's policy is delta={policy.delta}, the run asks for {config.privacy.delta}")
-        if ":" in config.model.circuit and not policy.own_circuits:
-            raise PolicyRefused(
-                f"this site runs built-in circuits only, the run asks for code in {config.model.circuit!r}"
-            )
-        if config.secagg.mode == "off" and (policy.require_secagg or not self._simulated):
-            raise PolicyRefused(
-                'this site refuses to send updates in clear, got secagg.mode="off", which exists in simulations only'
-            )
-        if (
-            config.secagg.mode == "on"
-            and policy_of(config, self._federation.policy.federation_id) != self._federation.policy
-        ):
-            raise PolicyRefused(
-                "the run's secure aggregation differs from the policy pinned in this site's federation file"
-            )
+        refuse_below(self.config.policy, config, self._federation.policy, simulated=self._simulated)
 
     def _run_file(self, run: str) -> Path:
         if not run.isalnum():  # it becomes a file's name, and comes from the aggregator

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -19,37 +21,37 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Read a site's privacy ledger.", no_args_is_help=True)
 File = Annotated[Path, typer.Argument(help="The ledger, e.g. runs/demo/ledgers/site-0.db.")]
 Delta = Annotated[float, typer.Option("--delta", help="Delta at which epsilon is told.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 
 
 @app.command()
-def show(
-    path: File,
-    delta: Delta = 1e-5,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
-) -> None:
+def show(path: File, delta: Delta = 1e-5, as_json: Json = False) -> None:
     """Show what each run has charged to each data set, and epsilon in all."""
     book = _open(path, delta)
-    reserved = sorted(
-        (entry for entry in book.rows() if entry.what == "reserve"), key=lambda entry: (entry.dataset, entry.run)
-    )
-    rows = []
-    for (dataset, run), group in groupby(reserved, key=lambda entry: (entry.dataset, entry.run)):
-        entries = list(group)
-        rows.append(
-            {
-                "dataset": dataset,
-                "run": run,
-                "rounds": len(entries),
-                "planned_rounds": entries[0].planned_rounds,
-                "steps": sum(entry.steps for entry in entries),
-                "sampling_rate": entries[0].sampling_rate,
-                "noise_multiplier": entries[0].noise_multiplier,
-            }
+    try:
+        reserved = sorted(
+            (entry for entry in book.rows() if entry.what == "reserve"), key=lambda entry: (entry.dataset, entry.run)
         )
-    spent = {dataset: book.spent(dataset) for dataset in dict.fromkeys(str(row["dataset"]) for row in rows)}
-    book.close()
+        rows = []
+        for (dataset, run), group in groupby(reserved, key=lambda entry: (entry.dataset, entry.run)):
+            entries = list(group)
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "run": run,
+                    "rounds": len(entries),
+                    "planned_rounds": entries[0].planned_rounds,
+                    "steps": sum(entry.steps for entry in entries),
+                    "sampling_rate": entries[0].sampling_rate,
+                    "noise_multiplier": entries[0].noise_multiplier,
+                }
+            )
+        spent = {dataset: book.spent(dataset) for dataset in dict.fromkeys(str(row["dataset"]) for row in rows)}
+        held = {dataset: book.committed(dataset) for dataset in spent}
+    finally:
+        book.close()
     if as_json:
-        typer.echo(json.dumps({"delta": delta, "spent": spent, "runs": rows}, indent=2))
+        typer.echo(json.dumps({"delta": delta, "spent": spent, "committed": held, "runs": rows}, indent=2))
         return
     table = Table(title=f"{path}: epsilon at delta = {delta:g}")
     for title in ("data set", "run", "rounds", "steps", "sampling rate", "noise multiplier"):
@@ -61,17 +63,46 @@ def show(
     console = Console()
     console.print(table)
     for dataset, epsilon in spent.items():
-        console.print(f"{dataset}: epsilon {epsilon:.4g} spent in all")
+        rest = f", {held[dataset]:.4g} once all runs have ended" if held[dataset] > epsilon * (1 + 1e-9) else ""
+        console.print(f"{dataset}: epsilon {epsilon:.4g} spent in all{rest}")
 
 
 @app.command()
-def verify(path: File) -> None:
+def verify(path: File, as_json: Json = False) -> None:
     """Check that no row was changed since it was written."""
     book = _open(path, 1e-5)
     try:
-        typer.echo(f"{path}: {book.verify()} rows, chain intact")
+        rows, head = book.verify(), next(book.heads()).hex()
     finally:
         book.close()
+    if as_json:
+        typer.echo(json.dumps({"rows": rows, "head": head, "intact": True}, indent=2))
+    else:
+        typer.echo(f"{path}: {rows} rows, chain intact, head {head[:16] or 'none'}")
+
+
+@app.command()
+def export(
+    path: File,
+    form: Annotated[Literal["json", "csv"], typer.Option("--format", help="json or csv.")] = "json",
+) -> None:
+    """Write every row to the standard output, chain checked first; for an archive or another accountant."""
+    book = _open(path, 1e-5)
+    try:
+        book.verify()
+        rows = [_plain(vars(entry)) for entry in book.rows()]
+    finally:
+        book.close()
+    if form == "json":
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    writer = csv.DictWriter(sys.stdout, list(rows[0]) if rows else ["what"])
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.hex() if isinstance(value, bytes) else value for name, value in row.items()}
 
 
 def _open(path: Path, delta: float) -> Ledger:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from qfed.config.section import Flag, Fraction, Positive, Section, Whole
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from qfed.config.section import Count, Flag, Fraction, Number, Positive, Section, Whole
 
 
 class SitePolicy(Section):
@@ -14,6 +18,18 @@ class SitePolicy(Section):
     """Failure probability that the budget is meant at."""
     require_privacy: Flag = True
     """Refuse runs without differential privacy."""
+    modes: tuple[Literal["shared", "local", "site"], ...] = ("shared", "local", "site")
+    """Privacy modes that the site takes part in."""
+    units: tuple[Literal["record", "site"], ...] = ("record", "site")
+    """What a run may protect; a guarantee for whole sites covers each record too."""
+    least_noise: Annotated[Number, Field(ge=0)] = 0.0
+    """Least noise multiplier of a run, whatever epsilon it comes to."""
+    epsilon_alone: Positive | None = None
+    """Largest epsilon that may be left if secure aggregation fails entirely (mode shared); no limit if left out."""
+    least_survivors: Count = 3
+    """Least number of sites that a sum which this site is in may be opened over."""
+    most_rounds: Count | None = None
+    """Most rounds of a run; no limit if left out."""
     require_secagg: Flag = True
     """Refuse runs whose updates would travel in clear; a deployed site refuses them whatever stands here."""
     own_circuits: Flag = False

@@ -9,8 +9,11 @@ from pathlib import Path
 from qfed.errors import ConfigError
 
 
-def write_atomically(path: Path, content: bytes) -> Path:
-    """Write a file so that a reader, or a crash, meets the old content or the new, synced to disk; returns `path`."""
+def write_atomically(path: Path, content: bytes, *, secret: bool = False) -> Path:
+    """Write a file so that a reader, or a crash, meets the old content or the new, synced to disk; returns `path`.
+
+    A `secret` one is its owner's alone (0600) at every moment.
+    """
     try:
         handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except FileNotFoundError as error:
@@ -20,7 +23,8 @@ def write_atomically(path: Path, content: bytes) -> Path:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(draft, 0o666 & ~_umask())  # mkstemp's 0600 would make a report that nobody else can open
+        if not secret:
+            os.chmod(draft, 0o666 & ~_umask())  # mkstemp's 0600 would make a report that nobody else can open
         os.replace(draft, path)
     except BaseException:
         os.unlink(draft)

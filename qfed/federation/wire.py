@@ -3,9 +3,12 @@
 Flower splits tensors into chunks and objects, which costs the aggregator seven times the CPU of one bytes field.
 
     message            fields to the site                        fields back
-    query.join         config (TOML), run                        site
+    query.hello        run                                       site
+    query.join         config (TOML), run, receipt               head (token of its ledger's head)
     query.secagg       run, body (protocol message)              body
-    train, evaluate    run, round, model (float32, LE), request  body (masked vector, protocol message)
+    train, evaluate    run, round, model (float32, LE), request, body (masked vector, protocol message), head
+                       witness (the last head that was seen)
+    query.receipt      receipt (countersigned head)              head
 """
 
 from __future__ import annotations
@@ -17,10 +20,13 @@ import numpy as np
 from qfed._flower import ConfigRecord, Message, RecordDict
 from qfed.errors import RemoteProtocolError
 
+HELLO = "query.hello"
 JOIN = "query.join"
+RECEIPT = "query.receipt"
 SECAGG = "query.secagg"
 TRAIN = "train"
 EVALUATE = "evaluate"
+HEAD_SIZE = 32
 
 Field = str | int | bytes
 Fields = Mapping[str, Field]

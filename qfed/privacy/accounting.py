@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import dp_accounting
+from dp_accounting import dp_event
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
 from scipy.optimize import brentq
+from scipy.stats import binom
 
 from qfed.errors import ConfigError
 
@@ -103,6 +105,33 @@ def _composed(
     for part in parts:
         fresh.compose(part.event)
     return float(fresh.get_epsilon(delta))
+
+
+def person_epsilon(releases: Releases, delta: float, sites: int, *, one_sum: bool) -> float:
+    """Epsilon of a person who has one record at each of `sites` sites, each of which makes these releases.
+
+    `one_sum`: the sites' records go into one sum with one noise (modes shared and site), which then moves by up to
+    `sites` times the clip norm; else every site has noise of its own (mode local) and their releases compose.
+    """
+    if not one_sum:
+        return epsilon_of([replace(releases, steps=releases.steps * sites)], delta)
+    if releases.sampling_rate == 1 or sites == 1:
+        return epsilon_of([replace(releases, noise_multiplier=releases.noise_multiplier / sites)], delta)
+    return _group(releases, delta, sites)
+
+
+@lru_cache(maxsize=256)
+def _group(releases: Releases, delta: float, sites: int) -> float:
+    counts = range(sites + 1)
+    chances = binom.pmf(counts, sites, releases.sampling_rate)
+    once = dp_event.MixtureOfGaussiansDpEvent(releases.noise_multiplier, list(counts), list(chances))
+    best = math.inf
+    for grid in _GRIDS:
+        accountant = PLDAccountant(ADJACENCY, grid).compose(dp_accounting.SelfComposedDpEvent(once, releases.steps))
+        best = min(best, float(accountant.get_epsilon(delta)))
+        if releases.steps * grid**2 <= _GRID_SHARE * best:
+            break
+    return best
 
 
 @lru_cache(maxsize=256)

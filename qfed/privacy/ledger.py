@@ -10,7 +10,8 @@ seen. A settled round is never computed again; `replay` gives the answer of the 
 together is the matter of filter.py; a plan that was admitted can be trained to its end.
 
 Rows carry a SHA-256 chain, checked before each answer, and triggers forbid UPDATE and DELETE. So an edited file is
-noticed; rows cut off at the end, or an old copy put back in place of the file, are not: that takes a witness outside.
+noticed; rows cut off at the end, or an old copy put back in place of the file, take a witness outside: the aggregator
+countersigns the head (qfed.secagg.receipt), for which `heads` gives the chain.
 Cost  a reserve: one synced transaction, the chain over new rows, one accounting (cached)
 Errors  BudgetExhausted, PolicyRefused, StateError
 """
@@ -186,6 +187,13 @@ class Ledger:
     def rows(self) -> tuple[Entry, ...]:
         """All rows, oldest first."""
         return self._select("", ())
+
+    def heads(self) -> Iterator[bytes]:
+        """Chain values that the ledger has had, the present one first, the empty one of a new ledger last."""
+        self._verify_new()
+        for (chain,) in self._database.execute("SELECT chain FROM entry ORDER BY id DESC"):
+            yield bytes(chain)
+        yield b""
 
     def verify(self) -> int:
         """Check the chain from its first row; the number of rows. Raises StateError naming the first changed row."""

@@ -12,6 +12,7 @@ from qfed.secagg.groups import Group
 from qfed.secagg.identity import Identity, PublicIdentity
 from qfed.secagg.policy import Policy
 from qfed.secagg.reasons import Reason, SecAggMisuse, SecAggRefused, SecAggState
+from qfed.secagg.receipt import Receipt, ledger_token
 from qfed.secagg.server import Aggregate, ServerRound, ServerSession
 from qfed.secagg.server_epoch import ServerEpoch
 from qfed.secagg.server_setup import EpochSetup
@@ -31,6 +32,7 @@ __all__ = [
     "Policy",
     "PublicIdentity",
     "Reason",
+    "Receipt",
     "SecAggMisuse",
     "SecAggRefused",
     "SecAggState",
@@ -40,4 +42,5 @@ __all__ = [
     "client_session",
     "decode",
     "encode",
+    "ledger_token",
 ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from qfed._flower import Grid, Message
 from qfed.errors import QuorumLost, RemoteProtocolError
 from qfed.federation import wire
+from qfed_server.witness import Witness
 
 Accept = Callable[[str, Mapping[str, wire.Field]], None]
 
@@ -47,6 +48,8 @@ class Exchange:
     def __init__(self, grid: Grid, nodes: Mapping[str, int], deadline: float) -> None:
         self._grid, self._nodes, self._deadline = grid, dict(nodes), deadline
         self._traffic = Traffic()
+        self.heads: dict[str, bytes] = {}
+        """Token of each site's ledger, as it was told last; shown to the site with every round."""
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -76,6 +79,10 @@ class Exchange:
         if not requests:
             return Answers({}, {})
         start = time.monotonic()
+        rounds = kind in (wire.TRAIN, wire.EVALUATE)
+        if rounds:
+            requests = {site: {**fields, "witness": self.heads.get(site, b"")} for site, fields in requests.items()}
+            expected |= {"head": bytes}
         sites = {self._nodes[site]: site for site in requests}
         kept: dict[str, dict[str, wire.Field]] = {}
         missing = dict.fromkeys(requests, f"no answer within {self._deadline:g} s")
@@ -94,6 +101,8 @@ class Exchange:
                 answer = wire.unpack(reply, **expected)
                 self._traffic.up[site] += wire.size(answer)
                 self._traffic.phases[phase] += wire.size(answer)
+                if rounds:
+                    self.heads[site] = _head(answer.pop("head"))
                 if accept is not None:
                     accept(site, answer)
                 else:
@@ -127,9 +136,19 @@ def collect(grid: Grid, messages: list[Message], deadline: float) -> Iterator[Me
 
 
 def join(
-    grid: Grid, *, run: str, config: str, roster: Container[str], expected: int, quorum: int, deadline: float
+    grid: Grid,
+    *,
+    run: str,
+    config: str,
+    roster: Container[str],
+    expected: int,
+    quorum: int,
+    deadline: float,
+    witness: Witness,
 ) -> tuple[Exchange, dict[str, str]]:
-    """Wait for sites and ask each for its name and consent; the sites that joined, and why others did not.
+    """Wait for sites, ask each for its name, show what was last seen of its ledger, and ask for its consent.
+
+    The sites that joined, and why others did not.
 
     Only sites of the `roster` take part. Waits for all `expected` nodes, and goes on with those present when the
     deadline passes; QuorumLost below `quorum`.
@@ -139,11 +158,10 @@ def join(
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)
     unnamed = Exchange(grid, {f"node {node}": node for node in nodes}, deadline)
-    asked = {f"node {node}": {"run": run, "config": config} for node in nodes}
-    answers = unnamed.ask("join", wire.JOIN, asked, round=0, site=str)
+    hello = unnamed.ask("join", wire.HELLO, {f"node {node}": {"run": run} for node in nodes}, round=0, site=str)
     named: dict[str, int] = {}
-    refused = dict(answers.missing)
-    for label, fields in answers.fields.items():
+    refused = dict(hello.missing)
+    for label, fields in hello.fields.items():
         site, node = str(fields["site"]), int(label.removeprefix("node "))
         if site not in roster:
             refused[label] = f"is not in the federation's roster, site={site!r}"
@@ -151,9 +169,32 @@ def join(
             refused[label] = f"claims the name of another node, site={site!r}"
         else:
             named[site] = node
+    every = Exchange(grid, named, deadline)
+    asked: dict[str, wire.Fields] = {
+        site: {"run": run, "config": config, "receipt": witness.receipt(site)} for site in named
+    }
+    heads: dict[str, bytes] = {}
+
+    def agreed(site: str, fields: Mapping[str, wire.Field]) -> None:
+        heads[site] = _head(fields["head"])
+
+    joined = every.ask("join", wire.JOIN, asked, round=0, accept=agreed, head=bytes)
+    refused |= joined.missing
+    named = {site: node for site, node in named.items() if site in heads}
     if len(named) < quorum:
         why = "; ".join(f"{site}: {reason}" for site, reason in sorted(refused.items())[:5])
         raise QuorumLost(
             f"{len(named)} of {expected} sites joined, but the quorum is {quorum}{': ' + why if why else ''}"
         )
-    return Exchange(grid, named, deadline), refused
+    exchange = Exchange(grid, named, deadline)
+    exchange.heads = heads
+    witness.note(heads)
+    return exchange, refused
+
+
+def _head(value: wire.Field) -> bytes:
+    """A ledger head's token; RemoteProtocolError for what is none."""
+    token = bytes(value)  # type: ignore[arg-type]
+    if len(token) != wire.HEAD_SIZE:
+        raise RemoteProtocolError(f"sent a ledger head of {len(token)} bytes, not {wire.HEAD_SIZE}")
+    return token

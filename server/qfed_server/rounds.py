@@ -34,6 +34,7 @@ from qfed.secagg import Federation, Policy
 from qfed_server.channel import Channel, ClearChannel, Outcome
 from qfed_server.exchange import Exchange, Traffic, join
 from qfed_server.secure import SecureChannel
+from qfed_server.witness import Witness
 
 progress = logging.getLogger("qfed.progress")
 log = logging.getLogger("qfed.server")
@@ -49,6 +50,7 @@ class _Cohort:
     exchange: Exchange
     refused: Mapping[str, str]
     channel: Channel
+    witness: Witness
 
 
 def run_rounds(grid: Grid, folder: RunFolder) -> None:
@@ -71,6 +73,7 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
         traffic = cohort.exchange.take_traffic()
         state = _advance(state, cohort.config, round, outcome, traffic, cohort.refused, metric, unit)
         folder.save(state)
+        cohort.witness.note(cohort.exchange.heads)
         progress.info("round", extra={"qfed": state})
         last = state.rounds[-1]
         failed = 0 if _aggregated(last) else failed + 1
@@ -86,6 +89,9 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
     layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=False)
     outcome = cohort.channel.aggregate(wire.EVALUATE, rounds + 1, layout, wire.vector_to_bytes(state.vector))
     final = _score(outcome.sums, metric, unit)
+    cohort.witness.note(cohort.exchange.heads)
+    receipts = {site: {"receipt": cohort.witness.receipt(site)} for site in outcome.survivors}
+    cohort.exchange.ask("join", wire.RECEIPT, receipts, round=rounds + 1, head=bytes)
     state = _with_traffic(
         replace(state, final=final, rounds=_scored(state.rounds, final), status="completed"),
         cohort.exchange.take_traffic(),
@@ -102,6 +108,7 @@ def _gather(grid: Grid, folder: RunFolder) -> _Cohort:
     if config.federation.sites != sites:
         log.warning("the federation has %d sites now, the run began with %d", sites, config.federation.sites)
         config = replace_config(config, {"federation.sites": sites})
+    witness = Witness(folder.path.parent / "witness", policy.federation_id)
     exchange, refused = join(
         grid,
         run=folder.run,
@@ -110,13 +117,14 @@ def _gather(grid: Grid, folder: RunFolder) -> _Cohort:
         expected=sites,
         quorum=max(policy.min_survivors, math.ceil(config.federation.quorum * sites)),
         deadline=config.federation.deadline,
+        witness=witness,
     )
     channel: Channel
     if config.secagg.mode == "on":
         channel = SecureChannel(exchange, federation, folder.run)
     else:
         channel = ClearChannel(exchange, policy, folder.run, single=config.federation.robust)
-    return _Cohort(file, config, policy, exchange, refused, channel)
+    return _Cohort(file, config, policy, exchange, refused, channel, witness)
 
 
 def _advance(

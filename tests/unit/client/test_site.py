@@ -151,7 +151,7 @@ def test_a_configuration_that_is_none_is_told(site: Site) -> None:
 def test_a_deployed_site_never_sends_in_clear_whatever_its_settings_say(tmp_path: Path) -> None:
     lab = clear_lab(tmp_path)
     assert not load_site(lab.site(0) / "site.toml").policy.require_secagg
-    asked = wire.pack({"run": RUN, "config": to_toml(lab.config)})
+    asked = wire.pack({"run": RUN, "config": to_toml(lab.config), "receipt": b""})
     for simulated in (True, False):
         grid = lab.grid()
         node = next(iter(grid.get_node_ids()))
@@ -160,7 +160,7 @@ def test_a_deployed_site_never_sends_in_clear_whatever_its_settings_say(tmp_path
         (reply,) = grid.send_and_receive([Message(asked, node, wire.JOIN)])
         close_sites()
         assert reply.has_error() is not simulated
-    assert reply.error.reason == "PolicyRefused"
+    assert reply.error.reason == "ClearRefused"
     site = Site(lab.site(0))
     try:
         with pytest.raises(PolicyRefused, match="exists in simulations only"):
@@ -248,7 +248,7 @@ def test_a_request_that_comes_again_gets_the_same_bytes(
     assert lab.folder.checkpoint().status == "completed"
     assert len(ANSWERS) == 5 * 3  # two rounds of training, one that only scores
     for first, second in ANSWERS:
-        assert wire.unpack(first, body=bytes) == wire.unpack(second, body=bytes)
+        assert wire.unpack(first, body=bytes, head=bytes) == wire.unpack(second, body=bytes, head=bytes)
     assert sorted(trained) == sorted(2 * list(lab.keys.names))
     for index in range(5):
         assert charged(lab.site(index)) == [(RUN, 1), (RUN, 2)]
@@ -261,7 +261,9 @@ def test_in_clear_a_private_round_is_not_trained_again(tmp_path: Path) -> None:
     pairs = [(first, second) for first, second in ANSWERS if kind_of(first)[0] == wire.TRAIN]
     assert len(pairs) == 10
     for first, second in pairs:  # without a cached upload: refused, or the same answer from the ledger
-        assert second.has_error() or wire.unpack(first, body=bytes) == wire.unpack(second, body=bytes)
+        assert second.has_error() or wire.unpack(first, body=bytes, head=bytes) == wire.unpack(
+            second, body=bytes, head=bytes
+        )
         assert not second.has_error() or second.error.reason == "PolicyRefused"
     assert charged(lab.site(0)) == [(RUN, 1), (RUN, 2)]
 
@@ -286,10 +288,13 @@ PRIVATE = "patient 4711 has no value"
 def replies_to_train(lab: Lab, run: str = RUN, model: bytes | None = None) -> list[Message]:
     grid = lab.grid()
     nodes = list(grid.get_node_ids())
-    joins = [Message(wire.pack({"run": RUN, "config": to_toml(lab.config)}), node, wire.JOIN) for node in nodes]
+    joins = [
+        Message(wire.pack({"run": RUN, "config": to_toml(lab.config), "receipt": b""}), node, wire.JOIN)
+        for node in nodes
+    ]
     assert not any(reply.has_error() for reply in grid.send_and_receive(joins))
     model = wire.vector_to_bytes(lab.learner.start) if model is None else model
-    asked = {"run": run, "round": 1, "model": model, "request": b""}
+    asked = {"run": run, "round": 1, "model": model, "request": b"", "witness": b""}
     return list(grid.send_and_receive([Message(wire.pack(asked), node, wire.TRAIN) for node in nodes]))
 
 

@@ -95,7 +95,7 @@ def test_a_message_that_comes_again_gets_the_same_bytes(tmp_path: Path, calls: l
     run_rounds(grid, lab.folder)
     assert len(grid.pairs) == 10
     for first, second in grid.pairs:
-        assert wire.unpack(first, body=bytes) == wire.unpack(second, body=bytes)
+        assert wire.unpack(first, body=bytes, head=bytes) == wire.unpack(second, body=bytes, head=bytes)
     assert [len(call) for call in calls] == [5, 5]
 
 
@@ -122,11 +122,14 @@ def test_a_site_that_fails_is_left_out_and_answers_for_itself(tmp_path: Path, ca
     nodes = list(grid.get_node_ids())
     from qfed.config import to_toml
 
-    joins = [Message(wire.pack({"run": RUN, "config": to_toml(lab.config)}), node, wire.JOIN) for node in nodes]
+    joins = [
+        Message(wire.pack({"run": RUN, "config": to_toml(lab.config), "receipt": b""}), node, wire.JOIN)
+        for node in nodes
+    ]
     assert not any(reply.has_error() for reply in grid.send_and_receive(joins))
     model = wire.vector_to_bytes(lab.learner.start)
-    bad = {"run": RUN, "round": 1, "model": model[:-4], "request": b""}
-    good = {"run": RUN, "round": 1, "model": model, "request": b""}
+    bad = {"run": RUN, "round": 1, "model": model[:-4], "request": b"", "witness": b""}
+    good = {"run": RUN, "round": 1, "model": model, "request": b"", "witness": b""}
     messages = [Message(wire.pack(bad if k == 0 else good), node, wire.TRAIN) for k, node in enumerate(nodes)]
     replies = list(grid.send_and_receive(messages))
     assert [reply.error.reason if reply.has_error() else "" for reply in replies] == [

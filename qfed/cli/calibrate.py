@@ -1,0 +1,40 @@
+"""qfed calibrate: from a budget to noise and back, before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from qfed.config import load_config
+
+
+def calibrate(
+    config: Annotated[Path | None, typer.Argument(help="Configuration (TOML); the defaults without one.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field, e.g. privacy.epsilon=1.")
+    ] = None,
+    noise: Annotated[
+        float | None, typer.Option("--noise", help="A noise multiplier: say what it gives, not what the budget needs.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for calibration.json and calibration.png.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Say what a run will cost each site: noise and epsilon in every mode, drops, colluders, people at many sites."""
+    resolved = load_config(config, set_ or [])
+    console = Console(stderr=as_json)
+    with console.status("accounting"):
+        from qfed.privacy.calibration import forecast
+        from qfed.report.forecast import forecast_page, write_forecast
+
+        found = forecast(resolved, noise)
+    if as_json:
+        typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+    else:
+        console.print(forecast_page(found))
+    if out is not None:
+        for path in write_forecast(found, out):
+            console.print(f"{path.name}: {path}", soft_wrap=True, highlight=False)
