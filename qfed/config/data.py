@@ -35,11 +35,17 @@ class NumericColumn(Section):
     """Largest value that can occur, from public knowledge."""
     missing: Literal["refuse"] | Number = "refuse"
     """What an empty cell becomes: "refuse" stops with an error, a number is filled in (and must be public)."""
+    scale: Literal["linear", "log"] = "linear"
+    """How the range is spread over [-1, 1]: evenly, or by orders of magnitude ("log"), for sizes, counts and rates
+    most of which lie near the low end. Needs low >= 0; where low is 0, a fiftieth of the range is added before the
+    logarithm."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low < self.high:
             raise ValueError(f"column {self.name!r} needs low < high, got low={self.low}, high={self.high}")
+        if self.scale == "log" and self.low < 0:
+            raise ValueError(f'column {self.name!r}: scale="log" needs low >= 0, got low={self.low}; use "linear"')
         if self.missing != "refuse" and not self.low <= self.missing <= self.high:
             raise ValueError(
                 f"column {self.name!r}: missing={self.missing} lies outside its range [{self.low}, {self.high}]"

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import importlib
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -73,12 +73,15 @@ _WINE = (
 _DIGITS = tuple((f"pixel_{row}_{column}", 0.0, 16.0) for row in range(8) for column in range(8))
 
 
-def _columns(table: tuple[tuple[str, float, float], ...]) -> tuple[NumericColumn, ...]:
-    return tuple(NumericColumn(name=name, low=low, high=high) for name, low, high in table)
+def _columns(
+    table: tuple[tuple[str, float, float], ...], scale: Literal["linear", "log"] = "linear"
+) -> tuple[NumericColumn, ...]:
+    return tuple(NumericColumn(name=name, low=low, high=high, scale=scale) for name, low, high in table)
 
 
+# The first set measures sizes, and how much they vary within one sample: orders of magnitude, never negative.
 COLUMNS = MappingProxyType(
-    {"breast_cancer": _columns(_BREAST_CANCER), "digits": _columns(_DIGITS), "wine": _columns(_WINE)}
+    {"breast_cancer": _columns(_BREAST_CANCER, "log"), "digits": _columns(_DIGITS), "wine": _columns(_WINE)}
 )
 TARGETS = MappingProxyType(
     {

@@ -110,9 +110,13 @@ def _scale(values: npt.NDArray[np.float64], column: NumericColumn, source: str) 
             "(this count is private to the site)",
             *(source, column.name, outside, len(values), column.low, column.high),
         )
-    # Halved before subtracting, so that no finite range overflows.
-    low, high = column.low / 2, column.high / 2
-    unit = (np.clip(values, column.low, column.high) / 2 - low) / (high - low)
+    inside = np.clip(values, column.low, column.high)
+    if column.scale == "log":
+        shift = 0.0 if column.low > 0 else column.high / 50
+        low, high, inside = np.log(column.low + shift), np.log(column.high + shift), np.log(inside + shift)
+    else:  # Halved before subtracting, so that no finite range overflows.
+        low, high, inside = column.low / 2, column.high / 2, inside / 2
+    unit = (inside - low) / (high - low)
     return np.clip(2 * unit - 1, -1, 1).astype(np.float32)
 
 

@@ -44,7 +44,7 @@ def number(value: float) -> str:
 
 def redrawn(text: str) -> str:
     """The README with every marked table renewed."""
-    mark = re.compile(r"(<!-- bench:(\w+)(?: (.*?))? -->\n).*?(<!-- /bench -->)", re.DOTALL)
+    mark = re.compile(r"(<!-- bench:(\w+)(?: ([^\n]*?))? -->\n).*?(<!-- /bench -->)", re.DOTALL)
     return mark.sub(lambda found: f"{found[1]}{table(found[2], found[3] or '')}\n{found[4]}", text)
 
 

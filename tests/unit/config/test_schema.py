@@ -187,3 +187,8 @@ def test_a_strategy_that_compares_updates_is_refused_under_secure_aggregation_an
 def test_server_settings_that_do_not_fit_are_refused(changes: list[str], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         load_config(None, [LOCAL, *changes])
+
+
+def test_a_logarithmic_scale_needs_a_range_that_is_not_negative() -> None:
+    with pytest.raises(ValidationError, match=r"'age': scale=\"log\" needs low >= 0, got low=-1"):
+        data(columns=[{**AGE, "low": -1, "scale": "log"}, SEX])

@@ -113,6 +113,19 @@ def test_values_outside_the_public_range_are_clipped_and_counted_in_the_local_lo
     assert "2 of 3 values outside its public range [0, 100]" in record.getMessage()
 
 
+@pytest.mark.parametrize(("low", "values"), [(1.0, (1.0, 10.0, 100.0)), (0.0, (0.0, 0.2 * 51**0.5 - 0.2, 10.0))])
+def test_a_logarithmic_scale_spreads_orders_of_magnitude_evenly(
+    low: float, values: tuple[float, ...], tmp_path: Path
+) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("size,ill\n" + "".join(f"{value!r},{'yes' if value > 2 else 'no'}\n" for value in values))
+    column = {"name": "size", "low": low, "high": values[-1], "scale": "log"}
+    config = DataConfig.model_validate(
+        {"source": str(file), "columns": [column], "target": {"name": "ill", "classes": ["no", "yes"]}}
+    )
+    assert load(config).records.x[:, 0].tolist() == pytest.approx([-1, 0, 1], abs=1e-6)
+
+
 def test_scaling_uses_no_statistic_of_the_other_records(tmp_path: Path) -> None:
     """A record's coordinates are the same whoever else is in the file."""
     alone = load(config(csv(tmp_path, "age,sex,ill\n37,f,yes\n"))).records.x[0]
