@@ -13,6 +13,7 @@ and nowhere else.    Cost O(N F)    Errors DataError, MissingExtra
 from __future__ import annotations
 
 import logging
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -113,11 +114,12 @@ def _scale(values: npt.NDArray[np.float64], column: NumericColumn, source: str) 
     inside = np.clip(values, column.low, column.high)
     if column.scale == "log":
         shift = 0.0 if column.low > 0 else column.high / 50
-        low, high, inside = np.log(column.low + shift), np.log(column.high + shift), np.log(inside + shift)
+        low, high = math.log(column.low + shift), math.log(column.high + shift)
+        inside = np.log(inside + shift)
     else:  # Halved before subtracting, so that no finite range overflows.
         low, high, inside = column.low / 2, column.high / 2, inside / 2
-    unit = (inside - low) / (high - low)
-    return np.clip(2 * unit - 1, -1, 1).astype(np.float32)
+    scaled: npt.NDArray[np.float64] = 2 * ((inside - low) / (high - low)) - 1
+    return np.clip(scaled, -1, 1).astype(np.float32)
 
 
 def _indices(

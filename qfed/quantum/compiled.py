@@ -96,7 +96,7 @@ class Compiled:
 
         Outside of autograd: nothing is recorded and nothing may require gradients.
         """
-        if self.affine is not None and inputs.device.type == "cpu":
+        if self.affine is not None and inputs.is_cpu:
             # the caller may change its tensors before the pull
             x, w = inputs.numpy().copy(), weights.numpy()[None].copy()
             rows, sites_pull = self.sites(x, w, execute.even(1, x.shape[0]))

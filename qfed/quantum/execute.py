@@ -49,24 +49,23 @@ def even(sites: int, records: int) -> Ints:
 
 def forward(routine: Routine, batch: Batch, *, keep: bool) -> tuple[Floats, Spare]:
     """Raw outputs (B, M), and the final states for `backward` (none unless `keep` and small enough)."""
-    from qfed.quantum import kernel
-
     plan, x, state = routine.plan, batch.inputs, batch.state
     dtype = x.dtype
     lanes = VECTOR_BYTES // dtype.itemsize
     groups = batch.groups(lanes)
     out = np.empty((x.shape[0], plan.outputs), dtype)
-    numbers = 2 * plan.size * lanes
-    final = Spare(groups if keep and groups * numbers * dtype.itemsize <= _KEEP_BYTES else 0, numbers, dtype)
+    amplitudes = 2 * plan.size * lanes
+    final = Spare(groups if keep and groups * amplitudes * dtype.itemsize <= _KEEP_BYTES else 0, amplitudes, dtype)
     if state is not None:
         _check_norms(state)
     initial = _none(dtype) if state is None else state
 
+    sweep, states, integers, numbers = _kernel().forward, final.array, routine.integers, routine.numbers
+    weights, offsets = batch.weights, batch.offsets
+
     def work(first: int, last: int) -> None:
-        kernel.forward(
-            first, last, routine.integers, routine.numbers, x, batch.weights, batch.offsets, initial,
-            scratch(routine, dtype), final.array, out,
-        )  # fmt: skip
+        own = scratch(routine, dtype)
+        sweep(first, last, integers, numbers, x, weights, offsets, initial, own, states, out)
 
     each_thread(work, groups, plan.cost)
     return out, final
@@ -77,8 +76,6 @@ def backward(routine: Routine, batch: Batch, cotangent: Floats, final: Spare | N
 
     `final` is what `forward` kept; without it the forward sweep is run again.
     """
-    from qfed.quantum import kernel
-
     x, state = batch.inputs, batch.state
     dtype = x.dtype
     of_inputs, of_weights = np.empty(x.shape, dtype), np.empty((x.shape[0], routine.weights), dtype)
@@ -87,13 +84,21 @@ def backward(routine: Routine, batch: Batch, cotangent: Floats, final: Spare | N
     kept = _no_states(dtype) if final is None else final.array
 
     def work(first: int, last: int) -> None:
-        kernel.backward(
+        _kernel().backward(
             first, last, routine.integers, routine.numbers, x, batch.weights, batch.offsets, initial,
             scratch(routine, dtype), kept, cotangent, _unit(dtype), of_inputs, of_weights, of_initial,
         )  # fmt: skip
 
     each_thread(work, batch.groups(VECTOR_BYTES // dtype.itemsize), 3 * routine.plan.cost)
     return of_inputs, of_weights, of_initial
+
+
+@cache
+def _kernel() -> Any:
+    """The kernel's module, which brings Numba with it: not before something runs."""
+    from qfed.quantum import kernel
+
+    return kernel
 
 
 @cache

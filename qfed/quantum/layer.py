@@ -139,11 +139,11 @@ class QuantumLayer(nn.Module):
         """
         if inputs.dim() != 2:
             raise ShapeError(f"per_sample takes inputs of shape (B, D), got inputs of shape={tuple(inputs.shape)}")
-        x = self.checked(inputs).detach()
-        runner = self.runner(x.shape[1])
-        layout = runner.layout(x.shape[1])
-        with torch.no_grad():
-            rows, pull = runner.per_sample(x, self.flat_weights(x))
+        x = self.checked(inputs)
+        features = x.shape[1]
+        runner = self.runner(features)
+        layout = runner.layout(features)
+        rows, pull = runner.per_sample(x.detach() if x.requires_grad else x, self.flat_weights(x, detached=True))
 
         def gradients(grad_output: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             cotangent = layout.rows(grad_output.detach() if grad_output.requires_grad else grad_output)
@@ -177,13 +177,15 @@ class QuantumLayer(nn.Module):
         """What runs records of `features` numbers, what it costs, and what fell back and why."""
         return explain(self.runner(features))
 
-    def flat_weights(self, like: Tensor) -> Tensor:
+    def flat_weights(self, like: Tensor, *, detached: bool = False) -> Tensor:
         """All weights, one after the other, in the dtype and on the device of `like`."""
-        parts = [getattr(self, name).reshape(-1) for name in self.weight_shapes]
+        weights = [getattr(self, name) for name in self.weight_shapes]
+        parts = [(w.detach() if detached else w).reshape(-1) for w in weights]
         if not parts:
             return like.new_zeros(0)
         flat = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return flat if flat.dtype == like.dtype and flat.device == like.device else flat.to(like)
+        alike = flat.dtype == like.dtype and (flat.is_cpu if like.is_cpu else flat.device == like.device)
+        return flat if alike else flat.to(like)
 
     def checked(self, inputs: Tensor) -> Tensor:
         """Inputs in the dtype the kernel computes in."""

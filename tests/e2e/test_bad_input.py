@@ -58,7 +58,7 @@ CASES: list[tuple[str, list[str], str, str | None, list[str]]] = [
     ("too many wires", ["--set", "model.wires=21"], "", None, ["model.wires=21", "20"]),
     ("a budget too small for one round", ["--set", "privacy.epsilon=0.0000001"], "", None, ["epsilon"]),
     ("a noise that does not fit the budget", ["--set", "privacy.noise_multiplier=0.5"], "", None, ["noise_multiplier"]),
-    ("bits that overflow the ring", ["--set", "secagg.bits=24"], "", None, ["bits"]),
+    ("bits that overflow the ring", ["--set", "privacy.mode=local", "--set", "secagg.bits=24"], "", None, ["bits"]),
     ("a failure of no site", ["--set", "simulation.failures=[{site=99,round=1}]"], "", None, ["site=99"]),
     ("unknown engine", ["--engine", "rai"], "", None, ["simulation.engine='rai'", "inprocess"]),
 ]  # fmt: skip
