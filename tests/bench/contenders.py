@@ -3,9 +3,10 @@ weight and input for each record of a batch (StronglyEntanglingLayers after Angl
 
     python tests/bench/contenders.py NAME
 
-answers on standard output, one line for each line [wires, layers, batch, repeats] on standard input: the median seconds
-of a burst. A process a contender, so that none of them sees another's threads or memory. Imports are those of the
-contender alone: one whose packages do not fit beside ours runs in an environment of its own.
+answers on standard output, one line for each line [wires, layers, batch] on standard input: the median seconds of the
+calls of a tenth of a second (of one call at least). A process a contender, so that none of them sees another's threads
+or memory. Imports are those of the contender alone: one whose packages do not fit beside ours runs in an environment
+of its own.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import json
 import statistics
 import sys
 import time
+
+BURST = 0.1
 
 
 def circuit_of(wires):
@@ -146,13 +149,13 @@ def serve(name):
     """A contender's process: builds tasks as asked and answers with the median seconds of a burst."""
     tasks = {}
     for line in sys.stdin:
-        wires, layers, batch, repeats = json.loads(line)
+        wires, layers, batch = json.loads(line)
         task = tasks.get((wires, layers, batch))
         if task is None:
             task = tasks[wires, layers, batch] = CONTENDERS[name](wires, layers, batch)
             task()
         times = []
-        for _ in range(repeats):
+        while sum(times) < BURST:
             start = time.perf_counter()
             task()
             times.append(time.perf_counter() - start)

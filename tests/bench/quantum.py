@@ -2,10 +2,10 @@
 
     python tests/bench/quantum.py [--json FILE] [--quick] [--python NAME=PATH]
 
-One process a contender, one thread each, measured in turns (round robin), so that a busy machine hits all of
-them alike; figures are medians of the rounds. The task is the forward pass and the gradient of every weight and
-input for each record of a batch (StronglyEntanglingLayers after AngleEmbedding, <Z> on every wire), 64 records unless
-said; contenders.py has them, step.py the whole DP-SGD step around the circuit.
+One process a contender, one thread each, measured in turns (round robin), so that a busy machine hits all of them
+alike, a tenth of a second each; figures are medians of the rounds. The task is the forward pass and the gradient of
+every weight and input for each record of a batch (StronglyEntanglingLayers after AngleEmbedding, <Z> on every wire),
+64 records unless said; contenders.py has them, step.py the whole DP-SGD step around the circuit.
 Contenders that are not installed are left out with a note: jax (PennyLane-JAX), torchquantum; the latter pins an old
 Qiskit and goes into an environment of its own, `--python torchquantum=that/bin/python`.
 The bound is the core's fused multiply-add rate, measured with 12 independent chains in registers; an operation is
@@ -56,8 +56,8 @@ class Contender:
             env=environment,
         )
 
-    def time(self, wires, layers, batch, repeats):
-        self.process.stdin.write(json.dumps([wires, layers, batch, repeats]) + "\n")
+    def time(self, wires, layers, batch):
+        self.process.stdin.write(json.dumps([wires, layers, batch]) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
@@ -98,10 +98,9 @@ def races(figures, cases, batches, rounds, pythons):
 
 def _race(contenders, wires, layers, batch, rounds):
     times = {name: [] for name in contenders if wires <= LARGEST.get(name, 99)}
-    for _ in range(rounds):
+    for _ in range(rounds if wires < 12 else 3):
         for name, found in times.items():
-            slow = 1 if name == "loop" or wires > 12 else 3 if name in ("vmap", "torchquantum") else 15
-            found.append(contenders[name].time(wires, layers, batch, slow))
+            found.append(contenders[name].time(wires, layers, batch))
     return {name: statistics.median(found) for name, found in times.items()}
 
 
