@@ -123,7 +123,7 @@ def _told(federation: Federation, sites: list[str]) -> str:
         + (f", {policy.groups} groups" if policy.groups > 1 else ""),
         f"digest       {_grouped(federation.digest.hex())}",
         f"coordinator  {coordinator.fingerprint()}  ({coordinator.name})",
-        f"an update stays private while at most {policy.colluders} sites{within} collude with the aggregator",
+        f"an update stays private while at most {policy.colluders} site{"s" * (policy.colluders != 1)}{within} collude with the aggregator",
     ]
     width = max((len(name) for name in sites), default=0)
     lines += [f"  {name:{width}}  {federation.site(name).fingerprint()}" for name in sites]

@@ -38,8 +38,8 @@ def table(name: str, words: str = "") -> str:
 
 
 def number(value: float) -> str:
-    """Three significant digits, without an exponent where people read one badly."""
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.3g}"
+    """Four significant digits, without an exponent where people read one badly."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 def redrawn(text: str) -> str:

@@ -123,7 +123,7 @@ def test_groups_are_pinned(place: Path) -> None:
     files = [public(place, n) for n in "abcdefg"]
     told = qfed("federation", "init", "grouped", *files, *options, "--out", place / "grouped")
     assert "7 sites, 2 groups" in told
-    assert "at most 1 sites of one group collude" in told
+    assert "at most 1 site of one group collude" in told
     policy = Federation.load(place / "grouped" / "federation.json").policy
     assert (policy.groups, policy.committee_size, policy.min_survivors) == (2, 3, 3)
     assert policy == policy_of(load_config(place / "grouped" / "terms.toml"), "grouped")
