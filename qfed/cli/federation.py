@@ -117,13 +117,14 @@ def _new_terms(folder: Path, config: Path | None, changes: list[str] | None) -> 
 
 def _told(federation: Federation, sites: list[str]) -> str:
     policy, coordinator = federation.policy, federation.coordinator
+    noun = "site" if policy.colluders == 1 else "sites"
     within = " of one group" if policy.groups > 1 else ""
     lines = [
         f"federation {policy.federation_id}, version {federation.version}: {len(federation.roster)} sites"
         + (f", {policy.groups} groups" if policy.groups > 1 else ""),
         f"digest       {_grouped(federation.digest.hex())}",
         f"coordinator  {coordinator.fingerprint()}  ({coordinator.name})",
-        f"an update stays private while at most {policy.colluders} site{"s" * (policy.colluders != 1)}{within} collude with the aggregator",
+        f"an update stays private while at most {policy.colluders} {noun}{within} collude with the aggregator",
     ]
     width = max((len(name) for name in sites), default=0)
     lines += [f"  {name:{width}}  {federation.site(name).fingerprint()}" for name in sites]
