@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,13 @@ def command(out: Path, rounds: int) -> list[str]:
 def interrupted(out: Path, path: Path) -> tuple[int, str]:
     """Exit status and output of a simulation that gets SIGINT, as a terminal sends it, as soon as `path` exists."""
     process = subprocess.Popen(
-        command(out, 5000), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command(out, 5000),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # as in a terminal, also where this runs in the background of a shell, which makes its children ignore SIGINT
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         end = time.monotonic() + PATIENCE
