@@ -6,7 +6,6 @@ Errors  MissingExtra without matplotlib
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qfed.federation.files import write_atomically
 from qfed.privacy.audit.verdict import Verdict
-from qfed.report.figure import ALARM, INK, MAIN, MUTED, figure_of, png
+from qfed.report.figure import ALARM, INK, MAIN, MUTED, figure_of, png, write_pictured
 
 _OK, _BAD = Text("passed", style="green"), Text("FAILED", style="bold red")
 
@@ -77,13 +75,7 @@ def meaning(verdict: Verdict) -> str:
 
 def write_audit(verdict: Verdict, folder: Path) -> tuple[Path, ...]:
     """Write audit.json and audit.png into `folder`, made if need be; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = audit_picture(verdict)
-    text = json.dumps(verdict.to_dict(), indent=2, allow_nan=False) + "\n"
-    return (
-        write_atomically(folder / "audit.json", text.encode()),
-        write_atomically(folder / "audit.png", picture),
-    )
+    return write_pictured(folder, "audit", verdict.to_dict(), audit_picture(verdict))
 
 
 def audit_picture(verdict: Verdict) -> bytes:

@@ -6,9 +6,13 @@ Shapes  a panel is about 4.6 x 3.4 inches at 110 dots an inch      Errors  Missi
 from __future__ import annotations
 
 import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from qfed.errors import MissingExtra
+from qfed.federation.files import write_atomically
 
 INK, MUTED, GRID, MAIN, OTHER, ALARM = "#1b1f24", "#6b7280", "#e5e7eb", "#0f62a8", "#c05621", "#b42318"
 
@@ -33,3 +37,13 @@ def png(figure: Any) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=110, metadata={"Software": None})
     return out.getvalue()
+
+
+def write_pictured(folder: Path, name: str, tree: Mapping[str, Any], picture: bytes) -> tuple[Path, ...]:
+    """Write NAME.json and NAME.png into `folder`, made if need be; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(tree, indent=2, allow_nan=False) + "\n"
+    return (
+        write_atomically(folder / f"{name}.json", text.encode()),
+        write_atomically(folder / f"{name}.png", picture),
+    )

@@ -6,7 +6,6 @@ Errors  MissingExtra without matplotlib
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from rich import box
@@ -14,9 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qfed.federation.files import write_atomically
 from qfed.privacy.forecast import Forecast
-from qfed.report.figure import ALARM, INK, MAIN, OTHER, figure_of, png
+from qfed.report.figure import ALARM, INK, MAIN, OTHER, figure_of, png, write_pictured
 from qfed.report.units import epsilon as rounded
 
 
@@ -75,13 +73,7 @@ def _person(found: Forecast) -> str:
 
 def write_forecast(found: Forecast, folder: Path) -> tuple[Path, ...]:
     """Write calibration.json and calibration.png into `folder`, made if need be; their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    picture = forecast_picture(found)
-    text = json.dumps(found.to_dict(), indent=2, allow_nan=False) + "\n"
-    return (
-        write_atomically(folder / "calibration.json", text.encode()),
-        write_atomically(folder / "calibration.png", picture),
-    )
+    return write_pictured(folder, "calibration", found.to_dict(), forecast_picture(found))
 
 
 def forecast_picture(found: Forecast) -> bytes:
