@@ -1,4 +1,4 @@
-"""The only file that imports Flower: public names for the rest of qfed, and the few internals it needs.
+"""The only package that imports Flower: public names for the rest of qfed, and the few internals it needs.
 
 Telemetry and update checks are off before Flower is imported (set the two variables yourself to turn them on).
 `tests/unit/federation/test_flower_contract.py` says which internal moved when flwr is bumped.
