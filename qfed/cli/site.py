@@ -31,7 +31,7 @@ def keygen(
         if file.exists():
             raise ConfigError(f"{file} exists already; keys are never overwritten, name another folder with --out")
     with input_errors():
-        identity = Identity.generate(name)
+        identity = Identity.generate(name, node=True)
         out.mkdir(parents=True, exist_ok=True)
         identity.save(key)
         identity.public.save(public)

@@ -46,8 +46,8 @@ class Federation:
         names = [site.name for site in self.roster]
         if names != sorted(set(names)):
             raise _invalid("a roster names each site once, in order of name; create the file again")
-        keys = {key for site in self.roster for key in (site.ed25519, site.mldsa65)}
-        if len(keys) != 2 * len(self.roster):
+        keys = [key for site in self.roster for key in site.keys]
+        if len(keys) != len(set(keys)):
             raise _invalid("two sites of the roster share a key; each site generates its own identity")
         if not isinstance(self.version, int) or isinstance(self.version, bool) or self.version < 1:
             raise _invalid(f"version counts from 1, got version={self.version!r}")

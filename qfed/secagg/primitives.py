@@ -5,6 +5,7 @@
     seal        HPKE base mode, KEM.MLKEM768_X25519 (X-Wing), HKDF-SHA-256, AES-256-GCM
     derive      HKDF-Expand, SHA-256
     lock        AES-256-GCM with the zero nonce under a key that encrypts once
+    node key    ECDSA on P-384, what Flower's fleet API authenticates a site's connection with; nothing else rests on it
     long digest BLAKE3-256 of a vector of megabytes: collision resistant as SHA-256, three times as fast
     stream      AES-256-CTR of zeros under a key that makes one stream, in stretches of 128 KiB; stretch s begins at
                 the counter block 2^32 s + 2
@@ -25,6 +26,7 @@ from functools import cache, cached_property
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
@@ -39,6 +41,7 @@ from cryptography.hazmat.primitives.hpke import (
     Suite,
 )
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from qfed.secagg.reasons import Reason, SecAggRefused
 
@@ -51,6 +54,8 @@ SIGNATURE_SIZE = ED25519_SIGNATURE + MLDSA65_SIGNATURE
 MLKEM768_KEY = 1184
 KEM_KEY_SIZE = MLKEM768_KEY + 32
 KEM_SECRET_SIZE = 64 + 32
+NODE_KEY_SIZE = 1 + 48
+NODE_SECRET_SIZE = 48
 KemPublic = MLKEM768X25519PublicKey
 _PROTOCOL = b"qfed-secagg-1 "
 _SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -182,6 +187,34 @@ class KemKey:
             MLKEM768PrivateKey.from_seed_bytes(self.secret[:64]),
             X25519PrivateKey.from_private_bytes(self.secret[64:]),
         )
+
+
+@dataclass(frozen=True)
+class NodeKey:
+    """The key a site's connection is authenticated with: an ECDSA key on P-384, kept as its scalar (48 bytes)."""
+
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def generate(cls) -> NodeKey:
+        """Draw a key from the operating system's entropy, 0.2 ms."""
+        scalar = ec.generate_private_key(ec.SECP384R1()).private_numbers().private_value
+        return cls(scalar.to_bytes(NODE_SECRET_SIZE, "big"))
+
+    def private(self) -> ec.EllipticCurvePrivateKey:
+        """Return the key object; ValueError unless the secret is a scalar of P-384."""
+        return ec.derive_private_key(int.from_bytes(self.secret, "big"), ec.SECP384R1())
+
+    def public(self) -> bytes:
+        """Return the public point, compressed: 49 bytes."""
+        return self.private().public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+
+
+def node_public(point: bytes) -> ec.EllipticCurvePublicKey:
+    """Parse a node key's compressed point; ValueError unless it is one of P-384."""
+    if len(point) != NODE_KEY_SIZE:
+        raise ValueError(f"a node key has {NODE_KEY_SIZE} bytes, got {len(point)}")
+    return ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP384R1(), point)
 
 
 def kem_public(public: bytes) -> KemPublic:

@@ -36,6 +36,66 @@ def test_an_identity_is_saved_for_its_owner_only_and_loads_again(tmp_path: Path)
     assert refused(lambda: Identity.load(path)) is Reason.IDENTITY_INVALID
 
 
+def test_a_node_key_is_on_p384_saved_with_the_identity_and_covered_by_its_fingerprint(tmp_path: Path) -> None:
+    mine = Identity.generate("clinic-a", node=True)
+    mine.save(tmp_path / "id.json")
+    mine.public.save(tmp_path / "public.json")
+    again, public = Identity.load(tmp_path / "id.json"), PublicIdentity.load(tmp_path / "public.json")
+    assert again.public == public == mine.public
+    assert public.node_key().curve.name == "secp384r1"
+    assert again.node_key().public_key() == public.node_key()
+    assert mine.node is not None
+    assert mine.node.secret.hex() not in repr(mine)
+    assert str(mine.node.secret) not in repr(mine)
+    value = json.loads((tmp_path / "public.json").read_text())
+    value["node"] = Identity.generate("x", node=True).public.to_dict()["node"]
+    (tmp_path / "public.json").write_text(json.dumps(value))
+    with pytest.raises(SecAggMisuse, match="it was changed on its way"):
+        PublicIdentity.load(tmp_path / "public.json")
+
+
+def test_an_identity_without_a_node_key_loads_and_says_how_to_get_one(tmp_path: Path) -> None:
+    """Files made before there were node keys, and those of simulations."""
+    mine = Identity.generate("clinic-a")
+    mine.save(tmp_path / "id.json")
+    assert "node" not in (tmp_path / "id.json").read_text()
+    for half in (Identity.load(tmp_path / "id.json"), PublicIdentity.from_dict(mine.public.to_dict())):
+        with pytest.raises(SecAggMisuse, match=r"no node key.*qfed site keygen.*--revoke clinic-a"):
+            half.node_key()
+
+
+@pytest.mark.parametrize("secret", ["AAAA", "!", 7, "//" * 32])
+def test_a_node_key_off_its_curve_is_refused_without_quoting_it(tmp_path: Path, secret: object) -> None:
+    path = tmp_path / "id.json"
+    Identity.generate("a", node=True).save(path)
+    value = json.loads(path.read_text())
+    value["node_secret"] = secret
+    path.write_text(json.dumps(value))
+    with pytest.raises(SecAggMisuse) as refusal:
+        Identity.load(path)
+    assert refusal.value.reason is Reason.IDENTITY_INVALID
+    assert str(secret) not in str(refusal.value).replace(str(path), "") or secret in (7, "!")
+
+
+def test_two_sites_of_a_roster_never_share_a_node_key() -> None:
+    first, second, *rest = (Identity.generate(name, node=True) for name in names(5))
+    swapped = PublicIdentity(second.name, second.public.ed25519, second.public.mldsa65, first.public.node)
+    roster = [first.public, swapped, *(site.public for site in rest)]
+    with pytest.raises(SecAggMisuse, match="share a key"):
+        Federation.create(make_federation(5).policy, roster, identity("coordinator"))
+
+
+def test_a_node_key_cannot_be_swapped_in_a_signed_federation_file() -> None:
+    sites = [Identity.generate(name, node=True).public for name in names(5)]
+    federation = Federation.create(make_federation(5).policy, sites, identity("coordinator"))
+    assert Federation.from_text(federation.to_text()).roster[0].node_key() == federation.roster[0].node_key()
+    value = json.loads(federation.to_text())
+    value["roster"][0]["node"] = Identity.generate("x", node=True).public.to_dict()["node"]
+    assert refused(lambda: Federation.from_text(json.dumps(value))) is Reason.SIGNATURE_BAD
+    del value["roster"][0]["node"]
+    assert refused(lambda: Federation.from_text(json.dumps(value))) is Reason.SIGNATURE_BAD
+
+
 @pytest.mark.parametrize(
     "change",
     [
