@@ -30,6 +30,24 @@ A message says what was expected, what came (`name=value`) and what to do; it ne
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Self
+
+_MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "client": ("torch", "pennylane", "numba", "opacus", "dp_accounting", "scipy", "sklearn", "pyarrow"),
+        "server": ("jinja2", "matplotlib"),
+        "sim": ("ray",),
+        "dwave": ("dimod", "dwave", "minorminer"),
+        "rigetti": ("braket",),
+        "rigetti-qcs": ("pyquil",),
+        "ibm": ("pennylane_qiskit", "qiskit", "qiskit_aer"),
+        "ionq": ("pennylane_ionq",),
+    }
+)
+"""The extra of pyproject.toml that brings each module which qfed imports."""
+
 
 class QfedError(Exception):
     """Base of all errors that qfed raises on purpose; `exit_status` is what the command line returns."""
@@ -60,6 +78,13 @@ class MissingExtra(ConfigError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed; install it with: pip install 'qfed[{extra}]'")
+
+    @classmethod
+    def of(cls, error: ModuleNotFoundError) -> Self | None:
+        """What to say of a failed import; None where the module belongs to no extra."""
+        missing = (error.name or "").split(".")[0]
+        extra = next((extra for extra, modules in _MODULES.items() if missing in modules), None)
+        return None if extra is None else cls(missing, extra)
 
 
 class PolicyRefused(QfedError):

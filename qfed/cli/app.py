@@ -55,13 +55,6 @@ for _plugin in entry_points(group="qfed.commands"):
     app.add_typer(_plugin.load(), name=_plugin.name)
 
 
-_EXTRAS = {
-    "client": ("torch", "pennylane", "numba", "opacus", "dp_accounting", "scipy", "sklearn", "pyarrow"),
-    "server": ("jinja2", "matplotlib"),
-    "sim": ("ray",),
-}
-
-
 def _fail(error: QfedError) -> NoReturn:
     Console(stderr=True, soft_wrap=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}")
     sys.exit(error.exit_status)
@@ -81,10 +74,8 @@ def main() -> None:
         Console(stderr=True).print("[bold]interrupted[/]; a folder with a file INCOMPLETE in it holds no result")
         sys.exit(_INTERRUPTED)
     except ModuleNotFoundError as error:
-        missing = (error.name or "").split(".")[0]
-        extra = next((extra for extra, names in _EXTRAS.items() if missing in names), None)
-        if extra is None:
+        if (missing := MissingExtra.of(error)) is None:
             raise
-        _fail(MissingExtra(missing, extra))
+        _fail(missing)
     except QfedError as error:
         _fail(error)
