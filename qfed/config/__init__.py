@@ -7,12 +7,14 @@ from qfed.config.privacy import PrivacyConfig
 from qfed.config.reader import anchored, environment, load_config, load_site, replace, to_toml, to_tree
 from qfed.config.schema import FEW_SITES, Failure, RunConfig, SimulationConfig, TrainingConfig
 from qfed.config.site import SiteConfig, SitePolicy
+from qfed.config.synth import GENERATORS, SynthConfig
 
 __all__ = [
     "ARCHITECTURES",
     "CIRCUITS",
     "EMBEDDED",
     "FEW_SITES",
+    "GENERATORS",
     "MAX_WIRES",
     "CategoricalColumn",
     "Column",
@@ -27,6 +29,7 @@ __all__ = [
     "SimulationConfig",
     "SiteConfig",
     "SitePolicy",
+    "SynthConfig",
     "TargetColumn",
     "TrainingConfig",
     "anchored",

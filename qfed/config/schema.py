@@ -11,6 +11,7 @@ from qfed.config.federation import ROBUST, FederationConfig, SecAggConfig
 from qfed.config.model import ModelConfig
 from qfed.config.privacy import PrivacyConfig
 from qfed.config.section import Count, Number, Positive, Section, Whole
+from qfed.config.synth import SynthConfig
 
 FEWEST_SITES, FEW_SITES = 10, 50
 """Mode site: refused below the first, warned of below the second."""
@@ -76,6 +77,7 @@ class RunConfig(Section):
     federation: FederationConfig = FederationConfig()
     secagg: SecAggConfig = SecAggConfig()
     simulation: SimulationConfig = SimulationConfig()
+    synth: SynthConfig = SynthConfig()
 
     @property
     def colluders(self) -> int:
