@@ -17,7 +17,9 @@
     |   |-- RoundsRefused      ... too many rounds
     |   |-- ClearRefused       ... updates in clear
     |   |-- TermsRefused       ... other terms than those of the federation file
-    |   `-- CodeRefused        ... code of somebody else
+    |   |-- CodeRefused        ... code of somebody else
+    |   `-- ProviderRefused    ... records, encoded, to a quantum provider
+    |-- SpendingCapReached     the next circuits would cost more than was allowed   (exit status 2)
     |-- ProtocolError
     |   |-- LocalProtocolError yours: a call out of order
     |   `-- RemoteProtocolError  the other side's: a message that must not be accepted
@@ -135,6 +137,16 @@ class TermsRefused(PolicyRefused):
 
 class CodeRefused(PolicyRefused):
     """The run would execute code that this site does not allow."""
+
+
+class ProviderRefused(PolicyRefused):
+    """The run would send this site's encoded records to a quantum provider that its policy does not trust."""
+
+
+class SpendingCapReached(QfedError):
+    """The next circuits would pass a cap on shots or money; they were not submitted."""
+
+    exit_status = 2
 
 
 class ProtocolError(QfedError):

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
-from qfed.config import RunConfig, load_config, to_toml
+from qfed.config import RunConfig, load_config, shipped_prices, to_toml
 from qfed.errors import ConfigError
 
 app = typer.Typer(help="Look at, check and start configurations.", no_args_is_help=True)
@@ -55,6 +55,12 @@ def schema(
     for name, model in sections.items():
         if section in (None, name):
             console.print(_fields(name, model))
+
+
+@app.command()
+def prices() -> None:
+    """Print qfed's table of device prices (TOML): copy it, correct it, name it in quantum.prices."""
+    typer.echo(shipped_prices().read_text(encoding="utf-8"), nl=False)
 
 
 def _sections() -> dict[str, type[BaseModel]]:

@@ -3,8 +3,18 @@
 from qfed.config.data import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
 from qfed.config.federation import FederationConfig, SecAggConfig
 from qfed.config.model import ARCHITECTURES, CIRCUITS, MAX_WIRES, ModelConfig
+from qfed.config.prices import Price, PriceTable, shipped_prices
 from qfed.config.privacy import PrivacyConfig
-from qfed.config.reader import anchored, environment, load_config, load_site, replace, to_toml, to_tree
+from qfed.config.reader import (
+    anchored,
+    environment,
+    load_config,
+    load_prices,
+    load_site,
+    replace,
+    to_toml,
+    to_tree,
+)
 from qfed.config.schema import FEW_SITES, Failure, RunConfig, SimulationConfig, TrainingConfig
 from qfed.config.site import SiteConfig, SitePolicy
 from qfed.config.synth import GENERATORS, SynthConfig
@@ -23,6 +33,8 @@ __all__ = [
     "FederationConfig",
     "ModelConfig",
     "NumericColumn",
+    "Price",
+    "PriceTable",
     "PrivacyConfig",
     "RunConfig",
     "SecAggConfig",
@@ -35,8 +47,10 @@ __all__ = [
     "anchored",
     "environment",
     "load_config",
+    "load_prices",
     "load_site",
     "replace",
+    "shipped_prices",
     "to_toml",
     "to_tree",
 ]

@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from qfed.config.explain import explain
+from qfed.config.prices import PriceTable, shipped_prices
 from qfed.config.schema import RunConfig
 from qfed.config.site import SiteConfig
 from qfed.errors import ConfigError
@@ -73,6 +74,13 @@ def load_site(path: str | os.PathLike[str]) -> SiteConfig:
     """Read a site's `site.toml`; errors as for `load_config`."""
     tree, text = _read(Path(path))
     return _validate(SiteConfig, tree, origin=str(path), text=text)
+
+
+def load_prices(path: str | os.PathLike[str] | None = None) -> PriceTable:
+    """Read a table of device prices, the one that qfed ships without `path`; errors as for `load_config`."""
+    file = shipped_prices() if path is None else Path(path)
+    tree, text = _read(file)
+    return _validate(PriceTable, tree, origin=str(file), text=text)
 
 
 def to_toml(config: RunConfig | SiteConfig) -> str:
