@@ -1,5 +1,6 @@
 """The configuration of a run: one TOML file; every field has a default, so an empty file is a valid run."""
 
+from qfed.config.coding import MOST_BITS, CodingConfig
 from qfed.config.data import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
 from qfed.config.federation import FederationConfig, SecAggConfig
 from qfed.config.model import ARCHITECTURES, CIRCUITS, MAX_WIRES, ModelConfig
@@ -26,7 +27,9 @@ __all__ = [
     "FEW_SITES",
     "GENERATORS",
     "MAX_WIRES",
+    "MOST_BITS",
     "CategoricalColumn",
+    "CodingConfig",
     "Column",
     "DataConfig",
     "Failure",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from qfed.config.coding import CodingConfig
 from qfed.config.data import DataConfig
 from qfed.config.federation import ROBUST, FederationConfig, SecAggConfig
 from qfed.config.model import ModelConfig
@@ -71,6 +72,7 @@ class RunConfig(Section):
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 1
     """Seeds partitions, initial weights and, without privacy, sampling. Keys and privacy noise never use it."""
     data: DataConfig = DataConfig()
+    coding: CodingConfig = CodingConfig()
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     privacy: PrivacyConfig = PrivacyConfig()

@@ -13,7 +13,6 @@ and nowhere else.    Cost O(N F)    Errors DataError, MissingExtra
 from __future__ import annotations
 
 import logging
-import math
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from qfed.config import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
 from qfed.data import embedded, gradients, table
 from qfed.data.records import Dataset, Records, Schema, Targets, Task
+from qfed.data.scaling import scaled
 from qfed.errors import ConfigError, DataError
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 def schema_of(config: DataConfig) -> Schema:
     """What the records will look like, known before any is read."""
-    columns, target = _layout(config)
+    columns, target = columns_of(config)
     features: list[str] = []
     for column in columns:
         if isinstance(column, CategoricalColumn):
@@ -47,9 +47,9 @@ def load(config: DataConfig) -> Dataset:
     schema = schema_of(config)
     if config.source in EMBEDDED:
         x, y = embedded.raw(config.source)
-        scaled = [_scale(x[:, i], c, config.source) for i, c in enumerate(embedded.COLUMNS[config.source])]
-        return Dataset(schema, Records(_features(scaled, config), y))
-    columns, target = _layout(config)
+        parts = [_scale(x[:, i], c, config.source) for i, c in enumerate(embedded.COLUMNS[config.source])]
+        return Dataset(schema, Records(_features(parts, config), y))
+    columns, target = columns_of(config)
     by_site = [config.column] if config.partition == "column" and config.column is not None else []
     data = table.read(config.source, [*(column.name for column in columns), target.name, *by_site])
     parts = [part for column in columns for part in _encode(data, column)]
@@ -65,7 +65,8 @@ def _features(columns: list[npt.NDArray[np.float32]], config: DataConfig) -> npt
     return gradients.gradient_histogram(values) if config.features == "gradient_histogram" else values
 
 
-def _layout(config: DataConfig) -> tuple[tuple[Column, ...], TargetColumn]:
+def columns_of(config: DataConfig) -> tuple[tuple[Column, ...], TargetColumn]:
+    """The features and the target, of a file or of an embedded set."""
     if config.source in EMBEDDED:
         return embedded.COLUMNS[config.source], embedded.TARGETS[config.source]
     if not config.columns or config.target is None:  # only a config that went round validation gets here
@@ -111,15 +112,7 @@ def _scale(values: npt.NDArray[np.float64], column: NumericColumn, source: str) 
             "(this count is private to the site)",
             *(source, column.name, outside, len(values), column.low, column.high),
         )
-    inside = np.clip(values, column.low, column.high)
-    if column.scale == "log":
-        shift = 0.0 if column.low > 0 else column.high / 50
-        low, high = math.log(column.low + shift), math.log(column.high + shift)
-        inside = np.log(inside + shift)
-    else:  # Halved before subtracting, so that no finite range overflows.
-        low, high, inside = column.low / 2, column.high / 2, inside / 2
-    scaled: npt.NDArray[np.float64] = 2 * ((inside - low) / (high - low)) - 1
-    return np.clip(scaled, -1, 1).astype(np.float32)
+    return scaled(values, column).astype(np.float32)
 
 
 def _indices(
