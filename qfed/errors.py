@@ -23,6 +23,11 @@
     |-- ProtocolError
     |   |-- LocalProtocolError yours: a call out of order
     |   `-- RemoteProtocolError  the other side's: a message that must not be accepted
+    |-- LinkError              the way from a site to the aggregator
+    |   |-- Unreachable        no connection, or one that broke off; worth trying again
+    |   |-- CertificateRefused the aggregator's certificate is not one that this site accepts
+    |   |-- NotAdmitted        the aggregator does not let this site in
+    |   `-- RunOver            the run that a message belongs to has ended
     |-- QuorumLost             too few sites answered a round
     `-- StateError             durable state is missing, corrupt or rolled back
         `-- RolledBack         a ledger older than the one that was countersigned
@@ -159,6 +164,26 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The other side sent a message that must not be accepted."""
+
+
+class LinkError(QfedError):
+    """The way from this site to the aggregator is not open."""
+
+
+class Unreachable(LinkError):
+    """No connection to the aggregator, or one that broke off."""
+
+
+class CertificateRefused(LinkError):
+    """The aggregator showed a certificate that this site does not accept; nothing was sent."""
+
+
+class NotAdmitted(LinkError):
+    """The aggregator does not let this site in: unknown key, wrong clock, or still connected."""
+
+
+class RunOver(LinkError):
+    """The run that a message belongs to has ended; the message is of no use any more."""
 
 
 class QuorumLost(QfedError):

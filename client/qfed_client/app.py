@@ -13,12 +13,12 @@ from qfed._flower import ClientApp, Context, Error, Message
 from qfed.errors import ConfigError, QfedError
 from qfed.federation import wire
 from qfed.federation.local import Job, Learner
+from qfed.federation.wire import SITE_FAILED, SITE_REFUSED
 from qfed_client.site import Site
 
 log = logging.getLogger("qfed.site")
 app = ClientApp()
 
-SITE_REFUSED, SITE_FAILED = 100, 101
 _open: dict[Path, Site] = {}
 
 
@@ -33,14 +33,20 @@ def site_folder(context: Context) -> Path:
 
 
 def _site(context: Context) -> Site:
-    """The node's site, opened; kept open where the run is a simulation in this process ("qfed-warm")."""
+    """The node's site, opened; kept open ("qfed-warm") by an agent, and in a simulation in this process."""
     folder = site_folder(context)
     if folder in _open:
         return _open[folder]
     site = Site(folder, simulated="qfed-site" not in context.node_config)
-    if context.run_config.get("qfed-warm") == "yes":
+    if "yes" in (context.node_config.get("qfed-warm"), context.run_config.get("qfed-warm")):
         _open[folder] = site
     return site
+
+
+def close_site(folder: Path) -> None:
+    """Close the site of this folder, if this process keeps it open."""
+    if (site := _open.pop(folder, None)) is not None:
+        site.close()
 
 
 def close_sites() -> None:

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from qfed.cli import audit, calibrate, config, federation, ledger, models, simulate, site, warmup
+from qfed.cli import audit, calibrate, client, config, federation, ledger, models, simulate, site, warmup
 from qfed.errors import MissingExtra, QfedError
 
 _INTERRUPTED = 130
@@ -44,6 +44,7 @@ def _root(
 
 app.command("simulate")(simulate.simulate)
 app.command("audit")(audit.audit)
+app.command("client")(client.client)
 app.command("calibrate")(calibrate.calibrate)
 app.command("warmup")(warmup.warmup)
 app.add_typer(config.app, name="config")

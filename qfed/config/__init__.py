@@ -17,7 +17,7 @@ from qfed.config.reader import (
     to_tree,
 )
 from qfed.config.schema import FEW_SITES, Failure, RunConfig, SimulationConfig, TrainingConfig
-from qfed.config.site import SiteConfig, SitePolicy
+from qfed.config.site import ServerAddress, SiteConfig, SitePolicy
 from qfed.config.synth import GENERATORS, SynthConfig
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "PrivacyConfig",
     "RunConfig",
     "SecAggConfig",
+    "ServerAddress",
     "SimulationConfig",
     "SiteConfig",
     "SitePolicy",

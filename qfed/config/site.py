@@ -36,6 +36,15 @@ class SitePolicy(Section):
     """Accept runs whose circuit is code in a file on this site's disk."""
 
 
+class ServerAddress(Section):
+    """Where the aggregator is, and by which certificate authority it is known."""
+
+    address: Annotated[str, Field(pattern=r"^[^\s/@]+:[0-9]{1,5}$")]
+    """Host and port, e.g. "aggregator.example.org:9443"."""
+    ca: str = "ca.crt"
+    """File of the certificate authority that signs the aggregator's certificate, relative to the folder."""
+
+
 class SiteConfig(Section):
     """`site.toml` of one site; all other files of the site lie in the same folder."""
 
@@ -50,4 +59,6 @@ class SiteConfig(Section):
     """File of the site's records, relative to the folder."""
     rounding_seed: Whole | None = None
     """Seed of stochastic rounding, for reproducible simulations; leave out for the operating system's entropy."""
+    server: ServerAddress | None = None
+    """The aggregator that `qfed client` connects to; a simulation has none."""
     policy: SitePolicy

@@ -27,6 +27,8 @@ SECAGG = "query.secagg"
 TRAIN = "train"
 EVALUATE = "evaluate"
 HEAD_SIZE = 32
+SITE_REFUSED, SITE_FAILED = 100, 101
+"""Codes of a site's error replies: it refused on purpose, or something broke there; the reason is a type's name."""
 
 Field = str | int | bytes
 Fields = Mapping[str, Field]

@@ -18,7 +18,45 @@ INTERNALS = [
     ("flwr.server.superlink.linkstate.utils", "generate_rand_int_from_bytes"),
     ("flwr.supercore.constant", "NOOP_FEDERATION_ID"),
     ("flwr.supercore.telemetry", "EventType"),
+    # qfed._flower.fleet
+    ("flwr.app.message", "remove_content_from_message"),
+    ("flwr.common.constant", "TIMESTAMP_HEADER"),
+    ("flwr.common.serde", "message_from_proto"),
+    ("flwr.common.serde", "message_to_proto"),
+    ("flwr.supercore.constant", "FLEET_HTTP_PUBLIC_KEY_HEADER"),
+    ("flwr.supercore.constant", "FLEET_HTTP_SIGNATURE_HEADER"),
+    ("flwr.supercore.error", "FlowerError"),
+    ("flwr.supercore.inflatable.inflatable_object", "get_all_nested_objects"),
+    ("flwr.supercore.inflatable.inflatable_object", "get_object_tree"),
+    ("flwr.supercore.inflatable.inflatable_object", "iterate_object_tree"),
+    ("flwr.supercore.inflatable.inflatable_object", "no_object_id_recompute"),
+    ("flwr.supercore.inflatable.inflatable_utils", "inflate_object_from_contents"),
+    ("flwr.supercore.primitives.asymmetric", "public_key_to_bytes"),
+    ("flwr.supercore.primitives.asymmetric", "sign_message"),
+    ("flwr.supercore.runtime_version_compatibility", "RuntimeVersionMetadata"),
+    ("flwr.supernode.fleet_http_client", "FleetHttpClient"),
 ]
+
+
+def test_fleet_client_has_the_calls_that_an_agent_makes() -> None:
+    import httpx
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    calls = ("ActivateNode", "DeactivateNode", "SendNodeHeartbeat", "PullMessages", "PullObject", "PushObject")
+    assert all(hasattr(FleetHttpClient, call) for call in (*calls, "PushMessages", "ConfirmMessageReceived"))
+    client = FleetHttpClient("https://localhost:1", interceptors=(), timeout=1.0)
+    assert isinstance(client._client, httpx.Client), "an agent turns off its redirects"
+    client.close()
+
+
+def test_clock_tolerance_and_error_codes_are_those_that_an_agent_tells_of() -> None:
+    from flwr.common import constant
+    from flwr.supercore.error import ApiErrorCode
+
+    assert (constant.TIMESTAMP_TOLERANCE, constant.SYSTEM_TIME_TOLERANCE) == (300, 5)
+    assert constant.HEARTBEAT_MIN_INTERVAL <= 15 <= constant.HEARTBEAT_MAX_INTERVAL
+    assert constant.HEARTBEAT_PATIENCE == 2
+    assert (ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED) == (2004, 2007)
 
 
 @pytest.mark.parametrize(("module", "name"), INTERNALS)

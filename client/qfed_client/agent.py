@@ -1,0 +1,186 @@
+"""The agent of a site: one process (or thread) that waits for the aggregator's messages and answers them.
+
+    join -> (poll -> fetch -> answer -> send)* -> leave
+
+It runs the ClientApp that is installed here and fetches no code. torch and PennyLane are loaded by the first message.
+Whatever breaks on the way (network, server restart, certificate, a login that is refused) is told in the log and tried
+again with growing pauses. A reply that was ready is sent again; where a message may have been lost (its delivery was
+cut off, or the process was killed) the agent logs in anew, and the aggregator asks again: uploads come from the site's
+cache then, and the ledger refuses to train a round twice. Of an error, only its type's name leaves the site.
+What there is of process-wide state is the learner's: agents that are threads of one process share a lock (`turn`), so
+that one of them computes at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from qfed._flower import Context, Error, Message, RecordDict, name_message
+from qfed._flower.fleet import HEARTBEAT_INTERVAL, Fleet
+from qfed.errors import LinkError, NotAdmitted, RunOver
+from qfed.federation import wire
+from qfed_client.pace import Backoff, Pace
+
+log = logging.getLogger("qfed.agent")
+_BEAT = 0.8 * HEARTBEAT_INTERVAL
+
+
+class App(Protocol):
+    """What answers messages; called by the thread that serves, and by no other."""
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """The reply to a message."""
+
+    def close(self, folder: Path) -> None:
+        """No more messages come for the site of this folder."""
+
+
+class InstalledApp:
+    """The ClientApp that is installed with this package, loaded by the first message."""
+
+    _used = False
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Load it if need be, and answer."""
+        from qfed_client.app import app
+
+        self._used = True
+        reply: Message = app(message, context)
+        return reply
+
+    def close(self, folder: Path) -> None:
+        """Close the site's durable state."""
+        if self._used:
+            from qfed_client.app import close_site
+
+            close_site(folder)
+
+
+class Agent:
+    """One site's agent. `serve` returns when `stop` has been called and the message at hand is answered."""
+
+    def __init__(
+        self,
+        folder: Path,
+        fleet: Fleet,
+        *,
+        app: App | None = None,
+        turn: threading.Lock | None = None,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._folder, self._fleet, self._app = folder.resolve(), fleet, app or InstalledApp()
+        self._turn = turn or threading.Lock()
+        self._backoff = backoff or Backoff()
+        self._pace = Pace(time.monotonic())
+        self._stop = threading.Event()
+        self._reply: tuple[Message, float] | None = None
+        self._joined = False
+
+    def stop(self) -> None:
+        """Ask the agent to leave; from any thread or a signal handler."""
+        self._stop.set()
+
+    def serve(self) -> None:
+        """Take part until `stop`."""
+        beat = threading.Thread(target=self._beat, name=f"heartbeat of {self._folder.name}", daemon=True)
+        beat.start()
+        try:
+            while not self._stop.is_set():
+                try:
+                    pause = self._step()
+                    self._backoff.succeeded()
+                except LinkError as error:
+                    pause = self._backoff.pause()
+                    if isinstance(error, NotAdmitted):
+                        self._joined = False
+                    log.warning("%s. Trying again in %.1f s", str(error).rstrip("."), pause)
+                self._stop.wait(pause)
+        finally:
+            self._stop.set()
+            self._leave()
+            beat.join(HEARTBEAT_INTERVAL)
+
+    # -- coming and going ----------------------------------------------------------------------------------------
+
+    def _join(self) -> None:
+        self._fleet.activate()
+        self._joined = True
+        log.info("connected to %s", self._fleet.address)
+
+    def _leave(self) -> None:
+        if self._fleet.active:
+            with suppress(LinkError):
+                self._fleet.deactivate()
+                log.info("disconnected from %s", self._fleet.address)
+        self._fleet.close()
+        self._app.close(self._folder)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_BEAT):
+            if self._joined:
+                try:
+                    self._fleet.heartbeat()
+                except LinkError as error:  # the next question for messages meets it too, and tells
+                    log.debug("no heartbeat: %s", error)
+
+    # -- messages ------------------------------------------------------------------------------------------------
+
+    def _step(self) -> float:
+        """One question, and the answer to what came; seconds to wait before the next."""
+        if not self._joined:
+            self._join()
+        if self._reply is not None:
+            self._send()
+        asked = time.monotonic()
+        try:
+            envelope = self._fleet.pull()
+            if envelope is None:
+                return self._pace.pause(time.monotonic(), time.monotonic() - asked)
+            message = self._fleet.fetch(envelope)
+            self._fleet.confirm(message)
+        except RunOver as error:
+            log.info("a message is dropped: %s", error)
+            return 0.0
+        except LinkError:
+            self._joined = False  # a message is handed out once: log in anew, so that one that was lost is sent again
+            raise
+        self._work(message)
+        self._send()
+        self._pace.came(time.monotonic())
+        return 0.0
+
+    def _work(self, message: Message) -> None:
+        """Make the reply to a message."""
+        context = Context(
+            run_id=message.metadata.run_id,
+            node_id=message.metadata.dst_node_id,
+            node_config={"qfed-site": str(self._folder), "qfed-warm": "yes"},
+            state=RecordDict(),
+            run_config={},
+        )
+        started = time.monotonic()
+        try:
+            with self._turn:
+                reply = self._app(message, context)
+        except Exception as error:  # whatever an app does must not end the agent
+            log.exception("%s failed", message.metadata.message_type)
+            reply = Message(Error(wire.SITE_FAILED, type(error).__name__), reply_to=message)
+        name_message(reply, reply.object_id)
+        self._reply = reply, time.monotonic() - started
+
+    def _send(self) -> None:
+        """Send the reply that is ready; it stays ready until it has arrived."""
+        assert self._reply is not None  # noqa: S101  both callers have just made or seen it
+        reply, seconds = self._reply
+        about = reply.metadata
+        try:
+            sent = self._fleet.reply(reply, seconds)
+            log.info("%s of round %s: answered in %.2f s, %d bytes", about.message_type, about.group_id, seconds, sent)
+        except RunOver as error:
+            log.info("a reply is dropped: %s", error)
+        self._reply = None
