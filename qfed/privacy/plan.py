@@ -29,9 +29,11 @@ from qfed.config import PrivacyConfig, RunConfig
 from qfed.errors import ConfigError, LocalProtocolError
 from qfed.privacy.accounting import Releases, calibrate, epsilon_of
 from qfed.privacy.clipping import noisy_mean
+from qfed.privacy.counts_plan import CountsPlan
 from qfed.privacy.gradients import Array, Loss, check
 from qfed.privacy.ledger import Ledger
 from qfed.privacy.metrics_plan import MetricsPlan
+from qfed.privacy.moments import Moments
 from qfed.privacy.noise import poisson_sample
 from qfed.privacy.rounds import Opened, Read, Receipt, Task, only, records, train_all
 from qfed.privacy.shared_plan import SharedPlan
@@ -41,6 +43,7 @@ from qfed.privacy.steps import MakeOptimizer, flat, train_sites, write
 
 __all__ = [
     "AnyPlan",
+    "CountsPlan",
     "LocalPlan",
     "MetricsPlan",
     "OpenPlan",
@@ -49,6 +52,7 @@ __all__ = [
     "SharedPlan",
     "SitePlan",
     "Task",
+    "counts_plan_for",
     "metrics_plan_for",
     "plan_for",
 ]
@@ -145,6 +149,20 @@ def metrics_plan_for(config: RunConfig) -> MetricsPlan | None:
     sigma = calibrate(privacy.epsilon, accounted(privacy.delta), 1.0, 1)
     return MetricsPlan(
         privacy.unit, privacy.delta, Shares(sigma, honest, config.federation.sites, config.secagg.ring_bits)
+    )
+
+
+def counts_plan_for(config: RunConfig, moments: Moments) -> CountsPlan:
+    """How pair counts of a run of kind "synthesize" are released; errors as for `plan_for`."""
+    privacy = config.privacy
+    if privacy.mode not in ("shared", "local", "off"):
+        raise ConfigError(f'pair counts are released in mode shared or local, got privacy.mode="{privacy.mode}"')
+    if privacy.mode == "off":
+        return CountsPlan("off", privacy.delta, moments, None)
+    sigma = _sigma(privacy, 1.0, 1, accounted(privacy.delta))
+    honest = config.honest if privacy.shares_noise else 1
+    return CountsPlan(
+        privacy.mode, privacy.delta, moments, Shares(sigma, honest, config.federation.sites, config.secagg.ring_bits)
     )
 
 

@@ -40,13 +40,7 @@ from numpy.typing import NDArray
 
 from qfed.errors import ConfigError, LocalProtocolError
 from qfed.privacy.discrete import DiscreteGaussian, discrete_gaussian, ripple
-from qfed.privacy.grid import GRID_STEPS, greatest_coordinate
-
-MARGIN = 2.0**-9
-"""Relative room for floating-point rounding in clipped sums."""
-SMOOTHING = 3.0
-"""b: what integer noise pays, in grid steps of standard deviation, for being accounted as a continuous Gaussian."""
-
+from qfed.privacy.grid import GRID_STEPS, SMOOTHING, greatest_coordinate, share_stddev
 
 RESERVED = 1e-9
 """Share of delta that is kept for the distance of the sampled noise from its distribution."""
@@ -73,8 +67,7 @@ class Shares:
 
     def stddev(self, size: int) -> float:
         """s: standard deviation of one site's share of (P,) coordinates, in grid steps."""
-        total = (self.noise_multiplier * sensitivity(size)) ** 2 + SMOOTHING**2
-        return math.sqrt(total / self.honest) * (1 + 2.0**-48)  # whatever doubles lose, it is not less
+        return share_stddev(self.noise_multiplier, self.honest, size)
 
     def noise(self, size: int) -> DiscreteGaussian:
         """One site's share; ConfigError where it is too little or too much."""
@@ -119,8 +112,3 @@ def check_exactness(shares: Shares, size: int, releases: int, epsilon: float, de
             f"{delta:g}: it adds {slack:g} to one and e^epsilon times {distance:g} to the other; use a smaller "
             "privacy.epsilon"
         )
-
-
-def sensitivity(size: int) -> float:
-    """D: L2 distance, in grid steps, of the encoded sums of two neighbouring data sets."""
-    return GRID_STEPS * (1 + MARGIN) + math.sqrt(size)

@@ -16,6 +16,7 @@ SOURCES = {
     for path in (root / package).rglob("*.py")
 }
 PLANS = {
+    "qfed.privacy.counts_plan",
     "qfed.privacy.plan",
     "qfed.privacy.shared_plan",
     "qfed.privacy.site_plan",
@@ -119,4 +120,4 @@ def test_a_charge_comes_before_what_opens_the_records() -> None:
                 opened = [line for line, name in order if name in {"records", "read", "evaluate", "hide", *DRAWS}]
                 assert opened, f"{module}.{function.name} opens nothing"
                 assert max(reserved) < min(opened), f"{module}.{function.name}"
-    assert found == 3
+    assert found == 4

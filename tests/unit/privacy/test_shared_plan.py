@@ -18,10 +18,10 @@ from qfed.federation.contribution import mean_update
 from qfed.privacy.accounting import Releases, epsilon_of
 from qfed.privacy.accounts import account
 from qfed.privacy.discrete import DiscreteGaussian
-from qfed.privacy.grid import GRID_STEPS
+from qfed.privacy.grid import GRID_STEPS, sensitivity
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import SharedPlan, SitePlan, metrics_plan_for, plan_for
-from qfed.privacy.shares import Shares, sensitivity
+from qfed.privacy.shares import Shares
 
 Data = tuple[Tensor, Tensor]
 AnyShared = SharedPlan | SitePlan

@@ -13,8 +13,8 @@ from scipy.stats import chi2
 
 from qfed.errors import ConfigError, LocalProtocolError
 from qfed.privacy.discrete import DiscreteGaussian, ripple
-from qfed.privacy.grid import GRID_STEPS, greatest_coordinate
-from qfed.privacy.shares import Shares, sensitivity
+from qfed.privacy.grid import GRID_STEPS, greatest_coordinate, sensitivity
+from qfed.privacy.shares import Shares
 
 
 def accepts(noise: np.ndarray, stddev: float) -> bool:
