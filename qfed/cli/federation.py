@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qfed.cli import enrolment
+from qfed.errors import ConfigError
+
 if TYPE_CHECKING:
     from qfed.federation.coordinator import Terms
     from qfed.secagg import Federation, PublicIdentity
@@ -33,17 +36,33 @@ def init(
     set_: Changes = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to make; the federation's name without.")] = None,
     coordinator: Annotated[str, typer.Option("--coordinator", help="Name of the coordinator.")] = "coordinator",
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="HOST:PORT", help="Where sites will reach the aggregator: certifies it too."),
+    ] = None,
+    hosts: Annotated[
+        list[str] | None, typer.Option("--host", help="Another name or address of the aggregator, for its certificate.")
+    ] = None,
+    locked: enrolment.Locked = False,
 ) -> None:
-    """Create a federation of these sites: pins the policy and signs it with a new coordinator's key."""
+    """Create a federation of these sites: pins the policy and signs it with a new coordinator's key.
+
+    With --server also an authority, the aggregator's certificate and the invitation that sites join with.
+    """
     from qfed.federation.coordinator import FILE, found, terms_of
+    from qfed.federation.invitation import host_and_port
 
     folder = out or Path(name)
+    if server is not None:
+        host_and_port(server)
+    elif hosts or locked:
+        raise ConfigError("--host and --passphrase belong to a certificate; name the aggregator: --server HOST:PORT")
     federation = found(folder, name, _public(sites), terms_of(config, set_ or ()), coordinator)
     typer.echo(_told(federation, list(federation.index)))
-    typer.echo(
-        f"wrote {folder / FILE}; compare the fingerprints over the telephone, then give every site and the aggregator "
-        "a copy"
-    )
+    told = f"wrote {folder / FILE}; compare the fingerprints over the telephone"
+    typer.echo(told + ("" if server else ", then give every site and the aggregator a copy"))
+    if server is not None:
+        enrolment.enrol_aggregator(folder, server, hosts, locked)
 
 
 @app.command()
@@ -58,9 +77,11 @@ def add(
 ) -> None:
     """Add sites: signs the next version of the federation file."""
     from qfed.federation.coordinator import amend
+    from qfed.federation.enrolment import republish
 
     new = _public(sites)
     federation = amend(folder, add=new, revoke=revoke or (), terms=_new_terms(folder, config, set_))
+    republish(folder)
     typer.echo(_told(federation, [site.name for site in new]))
     typer.echo(_next_step(folder, federation))
 
@@ -74,8 +95,10 @@ def revoke(
 ) -> None:
     """Revoke sites: signs the next version of the federation file without them."""
     from qfed.federation.coordinator import amend
+    from qfed.federation.enrolment import republish
 
     federation = amend(folder, revoke=sites, terms=_new_terms(folder, config, set_))
+    republish(folder)
     typer.echo(_told(federation, []))
     typer.echo(_next_step(folder, federation))
 
@@ -99,6 +122,10 @@ def show(
     typer.echo("policy")
     for term, value, meaning in _terms_of(federation):
         typer.echo(f"  {term:18} {value:>8}  {meaning}")
+
+
+for _command in (enrolment.ca, enrolment.certify, enrolment.invite):
+    app.command()(_command)
 
 
 def _public(files: list[Path]) -> list[PublicIdentity]:
@@ -133,9 +160,11 @@ def _told(federation: Federation, sites: list[str]) -> str:
 
 def _next_step(folder: Path, federation: Federation) -> str:
     from qfed.federation.coordinator import FILE
+    from qfed.federation.invitation import INVITATION
 
+    files = "invitation.json (sites: qfed site join)" if (folder / INVITATION).exists() else "a copy"
     return (
-        f"wrote version {federation.version} to {folder / FILE}; give every site and the aggregator a copy. Runs use "
+        f"wrote version {federation.version} to {folder / FILE}; give every site and the aggregator {files}. Runs use "
         f"federation.sites={len(federation.roster)} from now on, and keys are made anew at the next round"
     )
 

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qfed.cli import enrolment
 from qfed.errors import ConfigError
 
 if TYPE_CHECKING:
     from qfed.secagg import PublicIdentity
 
-app = typer.Typer(help="Make a site's keys and show their fingerprint.", no_args_is_help=True)
+app = typer.Typer(help="Make a site's keys, show their fingerprint, join a federation.", no_args_is_help=True)
+app.command()(enrolment.join)
 
 KEY = "identity.key"
 
