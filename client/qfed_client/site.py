@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from qfed.config import RunConfig, SiteConfig, load_config, load_site
-from qfed.data import SiteData
+from qfed.data import SiteData, hold_out, load_bound
 from qfed.errors import LocalProtocolError, RemoteProtocolError
 from qfed.federation import wire
 from qfed.federation.contribution import layout_of, policy_of
@@ -142,8 +142,15 @@ class Site:
     def _records(self, learner: Learner, run: str, round: int) -> Callable[[], SiteData]:
         """The records in a round, opened once by whoever asks first: training, after it has charged the ledger."""
         if self._opened is None or self._opened[0] != (run, round):
-            self._opened = (run, round), cache(lambda: SiteData.load(self.folder / self.config.records, learner.schema))
+            self._opened = (run, round), cache(lambda: self._read(learner))
         return self._opened[1]
+
+    def _read(self, learner: Learner) -> SiteData:
+        """The records under a run's schema: from the site's own table, or (simulated) from the file dealt to it."""
+        if (binding := self.config.data) is None:
+            return SiteData.load(self.folder / self.config.records, learner.schema)
+        data = learner.config.data
+        return hold_out(load_bound(binding, data).records, data.test_fraction, self.config.dataset)
 
     def contribute(self, run: str, round: int, model: bytes, request: bytes, *, train: bool) -> bytes:
         """Train (or only evaluate) and return the encoded, masked vector of this round.

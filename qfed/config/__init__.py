@@ -1,5 +1,6 @@
 """The configuration of a run: one TOML file; every field has a default, so an empty file is a valid run."""
 
+from qfed.config.binding import Conversion, DataBinding
 from qfed.config.coding import MOST_BITS, CodingConfig
 from qfed.config.data import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
 from qfed.config.federation import FederationConfig, SecAggConfig
@@ -31,6 +32,8 @@ __all__ = [
     "CategoricalColumn",
     "CodingConfig",
     "Column",
+    "Conversion",
+    "DataBinding",
     "DataConfig",
     "Failure",
     "FederationConfig",

@@ -71,8 +71,10 @@ def _read(file: Path) -> tuple[dict[str, Any], str]:
 
 
 def load_site(path: str | os.PathLike[str]) -> SiteConfig:
-    """Read a site's `site.toml`; errors as for `load_config`."""
+    """Read a site's `site.toml`, file names of [data] taken from its folder; errors as for `load_config`."""
     tree, text = _read(Path(path))
+    if isinstance(data := tree.get("data"), dict) and isinstance(source := data.get("source"), str):
+        data["source"] = str(Path(path).resolve().parent / source)
     return _validate(SiteConfig, tree, origin=str(path), text=text)
 
 

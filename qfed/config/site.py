@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from qfed.config.binding import DataBinding
 from qfed.config.section import Count, Flag, Fraction, Number, Positive, Section, Whole
 
 
@@ -55,8 +56,10 @@ class SiteConfig(Section):
     coordinator: str | None = None
     """Fingerprint of the coordinator who may sign this site's federation file; compare it over the telephone and
     write it here, else whoever can replace the file decides who belongs."""
+    data: DataBinding | None = None
+    """The site's own table, a file or a database."""
     records: str = "records.npz"
-    """File of the site's records, relative to the folder."""
+    """Without [data]: file of a simulated site's records, relative to the folder."""
     rounding_seed: Whole | None = None
     """Seed of stochastic rounding, for reproducible simulations; leave out for the operating system's entropy."""
     server: ServerAddress | None = None

@@ -1,5 +1,6 @@
 """Records for a model: sources, schema, public-range scaling, and the dealing of records to simulated sites."""
 
+from qfed.data.bind import hold_out, load_bound, read_bound
 from qfed.data.coding import Coding, Decoded
 from qfed.data.draft import draft_schema
 from qfed.data.load import load, schema_of
@@ -14,7 +15,10 @@ __all__ = [
     "Schema",
     "SiteData",
     "draft_schema",
+    "hold_out",
     "load",
+    "load_bound",
     "partition",
+    "read_bound",
     "schema_of",
 ]

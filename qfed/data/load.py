@@ -13,6 +13,7 @@ and nowhere else.    Cost O(N F)    Errors DataError, MissingExtra
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +53,18 @@ def load(config: DataConfig) -> Dataset:
     columns, target = columns_of(config)
     by_site = [config.column] if config.partition == "column" and config.column is not None else []
     data = table.read(config.source, [*(column.name for column in columns), target.name, *by_site])
-    parts = [part for column in columns for part in _encode(data, column)]
     site_of = None
     if by_site:
         names = _present(data, by_site[0], data.text(by_site[0]), "say for every record which site it belongs to")
         site_of = names.astype(np.str_)
-    return Dataset(schema, Records(_features(parts, config), _targets(data, target)), site_of)
+    return replace(encode(data, config), site_of=site_of)
+
+
+def encode(data: table.Table, config: DataConfig) -> Dataset:
+    """Check, encode and scale a table that holds the columns of `columns_of`, under their names."""
+    columns, target = columns_of(config)
+    parts = [part for column in columns for part in _encode(data, column)]
+    return Dataset(schema_of(config), Records(_features(parts, config), _targets(data, target)))
 
 
 def _features(columns: list[npt.NDArray[np.float32]], config: DataConfig) -> npt.NDArray[np.float32]:
@@ -125,7 +132,8 @@ def _indices(
         more = f" (and {len(found) - 3} other values)" if len(found) > 3 else ""
         raise DataError(
             f"{data.file}, column {name!r}: expected one of {list(known)}, got {', '.join(map(repr, found[:3]))}{more} "
-            f"in {table.rows_of(unknown)}; correct the file, or add what is publicly known to occur to {key}"
+            f"in {table.rows_of(unknown)}; correct the file, recode it ([data] in site.toml), or add what is publicly "
+            f"known to occur to {key}"
         )
     return index
 

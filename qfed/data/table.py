@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,17 @@ class Table:
             )
         return array, np.isnan(array)
 
+    def recoded(self, name: str, codes: Mapping[str, str]) -> Any:
+        """The column as text, with `codes` in place of the values that they stand for."""
+        pa = arrow("pyarrow")
+        cells = [None if cell is None else codes.get(cell, cell) for cell in self.text(name)]
+        return pa.array(cells, pa.string())
+
+    def converted(self, name: str, factor: float, offset: float) -> Any:
+        """The column as numbers in another unit."""
+        values, empty = self.numbers(name)
+        return arrow("pyarrow").array(values * factor + offset, mask=empty)
+
     def cell(self, name: str, where: npt.NDArray[np.bool_]) -> Any:
         """The file's own value in the first row of `where`."""
         return self.columns[name][int(np.flatnonzero(where)[0])].as_py()
@@ -120,11 +131,11 @@ def header(path: str) -> list[tuple[str, Any]]:
     return [(field.name, field.type) for field in schema]
 
 
-def read(path: str, names: Sequence[str]) -> Table:
+def read(path: str, names: Sequence[str], way_out: str = "correct data.columns, data.target or data.column") -> Table:
     """The columns `names` of a .csv or .parquet file; raises DataError for a file that lacks them or has no rows."""
     pa = arrow("pyarrow")
     present = [name for name, _ in header(path)]
-    _require(path, present, names)
+    require(path, present, names, way_out)
     try:
         if path.endswith(".parquet"):
             table = arrow("pyarrow.parquet").read_table(path, columns=list(names))
@@ -144,7 +155,8 @@ def read(path: str, names: Sequence[str]) -> Table:
     return Table(path, table.num_rows, {name: table.column(name).combine_chunks() for name in names})
 
 
-def _require(path: str, present: Sequence[str], names: Sequence[str]) -> None:
+def require(path: str, present: Sequence[str], names: Sequence[str], way_out: str) -> None:
+    """DataError unless every one of `names` is `present`, once."""
     if doubled := sorted({name for name in names if present.count(name) > 1}):
         raise DataError(
             f"{path}: column names must be unique, but {_quoted(doubled)} occur{'s' if len(doubled) == 1 else ''} more "
@@ -160,7 +172,7 @@ def _require(path: str, present: Sequence[str], names: Sequence[str]) -> None:
     shown = f"{_quoted(present[:12])}{', ...' if len(present) > 12 else ''}"
     raise DataError(
         f"{path} lacks the column{'s' * (len(missing) > 1)} {_quoted(missing)}; "
-        f"{' '.join(hints) if hints else f'it has {shown}; correct data.columns, data.target or data.column'}"
+        f"{' '.join(hints) if hints else f'it has {shown}; {way_out}'}"
     )
 
 
