@@ -8,6 +8,7 @@
     |   `-- MissingExtra       yours: a part of qfed that is not installed
     |-- PolicyRefused          this site's own policy says no
     |   |-- BudgetExhausted    ... because the privacy budget would be exceeded     (exit status 2)
+    |   |-- KindRefused        ... this kind of run
     |   |-- ModeRefused        ... this privacy mode, or none
     |   |-- UnitRefused        ... what is protected: records, sites
     |   |-- EpsilonRefused     ... too large an epsilon
@@ -102,6 +103,10 @@ class BudgetExhausted(PolicyRefused):
     """The event would take the data set past its privacy budget; nothing was read or released."""
 
     exit_status = 2
+
+
+class KindRefused(PolicyRefused):
+    """The run is of a kind that this site does not take part in."""
 
 
 class ModeRefused(PolicyRefused):

@@ -5,8 +5,10 @@ Whatever goes wrong at a site stays there: the aggregator is told the type of th
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from qfed._flower import ClientApp, Context, Error, Message
@@ -127,6 +129,17 @@ def join(message: Message, context: Context) -> Message:
         site.witness.accept(bytes(fields["receipt"]))  # type: ignore[arg-type]
         site.join(str(fields["run"]), str(fields["config"]))
         return {"head": site.witness.head()}
+
+    return _answer(message, context, work)
+
+
+@app.query("plan")  # type: ignore[untyped-decorator,unused-ignore]
+def plan(message: Message, context: Context) -> Message:
+    """Say what the run costs by its plan: figures of its configuration, not of any record."""
+
+    def work(site: Site) -> wire.Fields:
+        spending = site.spending(str(wire.unpack(message, run=str)["run"]))
+        return {"plan": json.dumps(asdict(spending))}
 
     return _answer(message, context, work)
 

@@ -1,5 +1,6 @@
 """The site's floor: what it refuses whatever the aggregator asks, before any record is read; an error type a reason.
 
+    KindRefused     the run trains or synthesizes, and policy.kinds does not say so
     ModeRefused     privacy.mode is off, or not among policy.modes
     UnitRefused     what the run protects is not among policy.units
     EpsilonRefused  the run's epsilon above the site's budget, or what is left of it without secure aggregation above
@@ -26,6 +27,7 @@ from qfed.errors import (
     CohortRefused,
     DeltaRefused,
     EpsilonRefused,
+    KindRefused,
     ModeRefused,
     NoiseRefused,
     RoundsRefused,
@@ -33,6 +35,7 @@ from qfed.errors import (
     UnitRefused,
 )
 from qfed.federation.contribution import policy_of
+from qfed.federation.counting import counter_for
 from qfed.privacy.plan import plan_for
 from qfed.secagg import Policy
 
@@ -42,6 +45,8 @@ def refuse_below(policy: SitePolicy, config: RunConfig, pinned: Policy, *, simul
 
     Only a `simulated` site may send in clear, and only if its policy says so.
     """
+    if config.kind not in policy.kinds:
+        raise KindRefused(f"this site takes part in runs of kind {', '.join(policy.kinds)}, got kind={config.kind!r}")
     _refuse_code(policy, config)
     _refuse_transport(policy, config, pinned, simulated)
     _refuse_privacy(policy, config, pinned)
@@ -93,7 +98,7 @@ def _refuse_privacy(policy: SitePolicy, config: RunConfig, pinned: Policy) -> No
     least = max(policy.least_noise, pinned.noise_floor)
     if not least and policy.epsilon_alone is None:
         return
-    plan = plan_for(config)
+    plan = counter_for(config).plan if config.kind == "synthesize" else plan_for(config)
     noise = plan.noise_multiplier or 0.0
     if noise < least:
         raise NoiseRefused(

@@ -24,10 +24,12 @@ from qfed.data import SiteData, hold_out, load_bound
 from qfed.errors import LocalProtocolError, RemoteProtocolError
 from qfed.federation import wire
 from qfed.federation.contribution import layout_of, policy_of
+from qfed.federation.counting import Counter, counter_for
 from qfed.federation.local import Job, Learner, experiment_rng, learner_for
+from qfed.federation.statement import Spending
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import LocalPlan, OpenPlan
-from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, client_session, encode
+from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, Layout, client_session, encode
 from qfed_client.floor import refuse_below
 from qfed_client.witness import LedgerWitness
 
@@ -126,7 +128,10 @@ class Site:
 
         Makes the checks of `contribute` that come before training, and raises what it would.
         """
-        learner = learner_for(self._run(run))
+        config = self._run(run)
+        if config.kind == "synthesize":
+            return None
+        learner = learner_for(config)
         if not isinstance(learner.plan, LocalPlan | OpenPlan):
             return None  # a plan that trains no model of the site's own
         session = self._session(run) if learner.config.secagg.mode == "on" else None
@@ -139,7 +144,7 @@ class Site:
         ledger = self._ledger if learner.config.privacy.mode != "off" else None
         return learner, Job(vector, lambda: records().train, ledger, self.config.dataset, run, round)
 
-    def _records(self, learner: Learner, run: str, round: int) -> Callable[[], SiteData]:
+    def _records(self, learner: Learner | Counter, run: str, round: int) -> Callable[[], SiteData]:
         """The records in a round, opened once by whoever asks first: training, after it has charged the ledger."""
         if self._opened is None or self._opened[0] != (run, round):
             self._opened = (run, round), cache(lambda: self._read(learner))
@@ -164,16 +169,40 @@ class Site:
             session.round_of(request)  # refuses a label that is stale or belongs elsewhere, before any record is read
             if (cached := session.cached_upload(request)) is not None:
                 return cached
-        learner = learner_for(config)
-        values = self._values(learner, run, round, model, train=train)
         policy = policy_of(config, self._federation.policy.federation_id)
-        layout = layout_of(config, policy, learner.parameters, learner.metric, train=train)
+        if config.kind == "synthesize":
+            layout, values = self._counts(config, run, round, train=train)
+        else:
+            learner = learner_for(config)
+            values = self._values(learner, run, round, model, train=train)
+            layout = layout_of(config, policy, learner.parameters, learner.metric, train=train)
         seed = self.config.rounding_seed
         rounding = (
             np.random.default_rng() if seed is None else experiment_rng(seed, f"{self.config.name}/rounding", round)
         )
         vector = encode(layout, values, rounding, policy, config.federation.sites)
         return session.upload(request, vector) if session is not None else vector.tobytes()
+
+    def _counts(
+        self, config: RunConfig, run: str, round: int, *, train: bool
+    ) -> tuple[Layout, Mapping[str, np.ndarray]]:
+        """What a run that synthesizes takes of this site, once: counts of the records that it would train on."""
+        if not train:
+            raise RemoteProtocolError(f'run={run} is of kind "synthesize": there is no model to evaluate')
+        counter = counter_for(config)
+        records = self._records(counter, run, round)
+        self._opened = None
+        ledger = self._ledger if config.privacy.mode != "off" else None
+        return counter.layout, counter.contribute(
+            lambda: records().train, ledger=ledger, dataset=self.config.dataset, run=run, round=round
+        )
+
+    def spending(self, run: str) -> Spending:
+        """What a run that this site agreed to costs by its plan; it depends on the configuration alone."""
+        config = self._run(run)
+        if config.kind == "synthesize":
+            return counter_for(config).spending()
+        return learner_for(config).spending(config.training.rounds)
 
     def _values(self, learner: Learner, run: str, round: int, model: bytes, *, train: bool) -> Mapping[str, np.ndarray]:
         """The blocks of a contribution (see qfed.federation.contribution), before encoding."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -64,11 +64,31 @@ class SimulationConfig(Section):
     """Failures to inject into the main run, e.g. [{site = 3, round = 5}]."""
 
 
+_RELEASE: dict[str, Section] = {
+    "model": ModelConfig(),
+    "training": TrainingConfig(rounds=1),
+    "privacy": PrivacyConfig(),
+    "federation": FederationConfig(),
+    "simulation": SimulationConfig(compare=()),
+}
+_HEEDED = {
+    "model": (),
+    "training": (),
+    "privacy": ("mode", "epsilon", "delta", "noise_multiplier", "colluders"),
+    "federation": ("sites", "quorum", "deadline", "max_failed_rounds", "weighting"),
+    "simulation": ("engine", "failures"),
+}
+"""Fields of these sections that kind = "synthesize" heeds; the others must stand as they are."""
+
+
 class RunConfig(Section):
     """One run: a training job of one federation."""
 
     name: str = "breast-cancer"
     """Name of the run, for people."""
+    kind: Literal["train", "synthesize"] = "train"
+    """"train" trains a model; "synthesize" releases pair counts of coded records once ([coding], [synth]), from which
+    simulated records are made: [model] and [training] do not apply then."""
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 1
     """Seeds partitions, initial weights and, without privacy, sampling. Keys and privacy noise never use it."""
     data: DataConfig = DataConfig()
@@ -91,6 +111,36 @@ class RunConfig(Section):
     def honest(self) -> int:
         """n_min: sites in every opened sum whose share of the noise nobody else knows."""
         return self.federation.least_survivors - self.colluders
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_release(cls, tree: Any) -> Any:
+        """A run that synthesizes has one round and no comparisons unless somebody says otherwise, who is refused."""
+        if not isinstance(tree, dict) or tree.get("kind") != "synthesize":
+            return tree
+        tree = dict(tree)
+        for section, only in (("training", {"rounds": 1}), ("simulation", {"compare": ()})):
+            if isinstance(given := tree.get(section, {}), dict):
+                tree[section] = only | given
+        return tree
+
+    @model_validator(mode="after")
+    def _nothing_is_trained(self) -> Self:
+        if self.kind == "train":
+            return self
+        for section, heeded in _HEEDED.items():
+            mine, plain = getattr(self, section), _RELEASE[section]
+            for field in type(mine).model_fields:
+                if field not in heeded and getattr(mine, field) != getattr(plain, field):
+                    raise ValueError(
+                        f'kind="synthesize" releases counts once and trains nothing, so {section}.{field} does not '
+                        f"apply, got {section}.{field}={getattr(mine, field)!r}; leave it out"
+                    )
+        if self.privacy.mode == "site":
+            raise ValueError(
+                'kind="synthesize" protects records (privacy.mode "shared" or "local"), got privacy.mode="site"'
+            )
+        return self
 
     @model_validator(mode="after")
     def _privacy_fits(self) -> Self:

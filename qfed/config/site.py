@@ -19,6 +19,8 @@ class SitePolicy(Section):
     """Failure probability that the budget is meant at."""
     require_privacy: Flag = True
     """Refuse runs without differential privacy."""
+    kinds: tuple[Literal["train", "synthesize"], ...] = ("train", "synthesize")
+    """Kinds of runs that the site takes part in."""
     modes: tuple[Literal["shared", "local", "site"], ...] = ("shared", "local", "site")
     """Privacy modes that the site takes part in."""
     units: tuple[Literal["record", "site"], ...] = ("record", "site")

@@ -124,6 +124,15 @@ class Coding:
         return self._target_code.words
 
     @property
+    def words(self) -> tuple[tuple[int, Bits], ...]:
+        """Of every column, the target last: its first bit, and its words (L, b)."""
+        found, at = [], 0
+        for code in (*(column.code for column in self.columns), self._target_code):
+            found.append((at, code.words))
+            at += code.size
+        return tuple(found)
+
+    @property
     def _target_code(self) -> Code:
         return self.target if isinstance(self.target, Code) else self.target.code
 

@@ -97,7 +97,7 @@ class PrivacyStatement(Record):
     noise_multiplier: float | None
     """sigma: standard deviation of the noise over the clip norm (shared noise: over the sum's sensitivity)."""
     clip_norm: float | None
-    """Bound on each record's gradient, or (mode site) on each site's update."""
+    """Bound on each record's gradient, or (mode site) on each site's update; for counts, what each record weighs."""
     sampling_rate: float
     """Probability with which a record enters a step."""
     steps: int

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from qfed.config import RunConfig
 from qfed.federation.result import PrivacyStatement
+from qfed.federation.synthesis import coding_of, moments_of
 
 _UNITS = {
     "shared": "one record of one site",
@@ -23,11 +24,15 @@ _ADJACENCY = {
     "site": "zero-out: one site's update is replaced by zero in every round; that it takes part is not protected",
     "off": "none",
 }
+_COUNTS_ADJACENCY = "add or remove: one record more or less; the number of records is protected too"
 _INTEGERS = ", for integer noise (sums of discrete Gaussians; what integers add is below 1e-12)"
 _NO_PRIVACY = "everything: the model and its updates may reveal records"
 _EXACT_SCORES = "held-out scores and losses: the aggregator sees their exact totals over the cohort, without noise"
 _PERSON = "a person with several records, at one site or at several: the guarantee is for one record"
 _SEVERAL_SITES = "a person with records at several sites: the guarantee is for one site"
+_HIGHER_ORDERS = (
+    "that simulated records are like real ones in more than their pairs; this is about their use, not about privacy"
+)
 _OTHER_RUNS = "choices made by looking at results of other runs on the same records: each run spends its own budget"
 _OTHER_UNIT = "runs that protect single records on the same data: they are counted in a budget of their own"
 
@@ -48,27 +53,35 @@ def privacy_statement(config: RunConfig, rounds: int, spent: Spending) -> Privac
     privacy, training = config.privacy, config.training
     private = privacy.mode != "off"
     groups = config.federation.groups
+    counts = config.kind == "synthesize"
+    part = "counts" if counts else "update"
     over = f"each of {groups} groups of sites, drawn at random," if groups else "the cohort"
-    hidden = f"masked with a committee's keys: the aggregator decodes the sum over {over} and no site's own update"
+    hidden = f"masked with a committee's keys: the aggregator decodes the sum over {over} and no site's own {part}"
+    clear = f"off: the aggregator sees every site's own {part}"
     return PrivacyStatement(
         mode=privacy.mode,
         unit=_UNITS[privacy.mode],
-        adjacency=_ADJACENCY[privacy.mode],
+        adjacency=_COUNTS_ADJACENCY if counts and private else _ADJACENCY[privacy.mode],
         epsilon=spent.epsilon,
         delta=privacy.delta if private else None,
         noise_multiplier=spent.noise_multiplier,
-        clip_norm=privacy.clip_norm if private else None,
+        clip_norm=_norm(config) if private else None,
         sampling_rate=training.sampling_rate,
         steps=rounds * training.local_steps,
         accountant=_accountant(config),
         trust=_trust(config, spent),
-        secure_aggregation=hidden if config.secagg.mode == "on" else "off: the aggregator sees every site's own update",
+        secure_aggregation=hidden if config.secagg.mode == "on" else clear,
         not_covered=_not_covered(config, spent),
         honest=config.honest if privacy.shares_noise else None,
         epsilon_alone=spent.epsilon_alone if privacy.shares_noise else None,
         sampling_distance=spent.sampling_distance if privacy.shares_noise else None,
         metrics_epsilon=spent.metrics_epsilon,
     )
+
+
+def _norm(config: RunConfig) -> float:
+    """What one protected unit can change: in training by clipping, in counts by what a record is."""
+    return config.privacy.clip_norm if config.kind == "train" else moments_of(config, coding_of(config)).norm
 
 
 def _accountant(config: RunConfig) -> str:
@@ -83,7 +96,7 @@ def _accountant(config: RunConfig) -> str:
 
 def _trust(config: RunConfig, spent: Spending) -> str:
     if config.privacy.mode == "off":
-        return "the aggregator and everybody who gets the model"
+        return f"the aggregator and everybody who gets the {'counts' if config.kind == 'synthesize' else 'model'}"
     if config.privacy.mode == "local":
         return "nobody but the site itself: its noise is added before anything leaves it"
     text = (
@@ -100,6 +113,10 @@ def _trust(config: RunConfig, spent: Spending) -> str:
 
 def _not_covered(config: RunConfig, spent: Spending) -> tuple[str, ...]:
     privacy = config.privacy
+    if config.kind == "synthesize":
+        if privacy.mode == "off":
+            return ("everything: the counts are exact and may reveal records", _HIGHER_ORDERS)
+        return (_PERSON, _OTHER_RUNS, _HIGHER_ORDERS)
     if spent.metrics_epsilon is not None:
         alone = "" if privacy.mode == "site" else ", which are other records than those trained on"
         told = math.ceil(spent.metrics_epsilon * 100) / 100

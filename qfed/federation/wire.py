@@ -5,6 +5,7 @@ Flower splits tensors into chunks and objects, which costs the aggregator seven 
     message            fields to the site                        fields back
     query.hello        run                                       site
     query.join         config (TOML), run, receipt               head (token of its ledger's head)
+    query.plan         run                                       plan (what the run costs here by plan, as JSON)
     query.secagg       run, body (protocol message)              body
     train, evaluate    run, round, model (float32, LE), request, body (masked vector, protocol message), head
                        witness (the last head that was seen)
@@ -22,6 +23,7 @@ from qfed.errors import RemoteProtocolError
 
 HELLO = "query.hello"
 JOIN = "query.join"
+PLAN = "query.plan"
 RECEIPT = "query.receipt"
 SECAGG = "query.secagg"
 TRAIN = "train"

@@ -8,6 +8,7 @@ from qfed._flower import Context, Grid, ServerApp
 from qfed.errors import ConfigError
 from qfed.federation.runfolder import RunFolder
 from qfed_server.rounds import run_rounds
+from qfed_server.synthesis import run_synthesis
 
 app = ServerApp()
 
@@ -18,4 +19,5 @@ def main(grid: Grid, context: Context) -> None:
     folder = context.run_config.get("qfed-run")
     if not isinstance(folder, str):
         raise ConfigError(f"the run configuration must name the run's folder as qfed-run, got {folder!r}")
-    run_rounds(grid, RunFolder(Path(folder)))
+    place = RunFolder(Path(folder))
+    (run_synthesis if place.config.kind == "synthesize" else run_rounds)(grid, place)

@@ -28,11 +28,12 @@ from qfed.federation import wire
 from qfed.federation.averaging import tail_mean
 from qfed.federation.contribution import evaluation_of, layout_of, mean_update
 from qfed.federation.optimizers import State, robust_update, server_step
-from qfed.federation.result import Dropout, GroupRecord, RoundRecord, Score
+from qfed.federation.result import RoundRecord, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.secagg import Federation, Policy
 from qfed_server.channel import Channel, ClearChannel, Outcome
 from qfed_server.exchange import Exchange, Traffic, join
+from qfed_server.history import round_record, with_traffic
 from qfed_server.secure import SecureChannel
 from qfed_server.witness import Witness
 
@@ -41,7 +42,7 @@ log = logging.getLogger("qfed.server")
 
 
 @dataclass(frozen=True)
-class _Cohort:
+class Cohort:
     """The sites that agreed to the run under one version of the federation file."""
 
     file: bytes
@@ -58,14 +59,14 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
 
     When the federation file in the folder is replaced by a newer version, the next round asks the sites anew.
     """
-    state, cohort = folder.checkpoint(), _gather(grid, folder)
+    state, cohort = folder.checkpoint(), gather(grid, folder)
     metric, unit = folder.metric
     rounds, parameters = cohort.config.training.rounds, len(state.vector)
     failed = 0
     for round in range(state.round + 1, rounds + 1):
         try:
             if folder.federation_file.read_bytes() != cohort.file:
-                cohort = _gather(grid, folder)
+                cohort = gather(grid, folder)
             layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=True)
             outcome = cohort.channel.aggregate(wire.TRAIN, round, layout, wire.vector_to_bytes(state.vector))
         except QuorumLost as error:
@@ -90,9 +91,8 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
     outcome = cohort.channel.aggregate(wire.EVALUATE, rounds + 1, layout, wire.vector_to_bytes(state.vector))
     final = _score(outcome.sums, metric, unit)
     cohort.witness.note(cohort.exchange.heads)
-    receipts = {site: {"receipt": cohort.witness.receipt(site)} for site in outcome.survivors}
-    cohort.exchange.ask("join", wire.RECEIPT, receipts, round=rounds + 1, head=bytes)
-    state = _with_traffic(
+    countersign(cohort, outcome.survivors, rounds + 1)
+    state = with_traffic(
         replace(state, final=final, rounds=_scored(state.rounds, final), status="completed"),
         cohort.exchange.take_traffic(),
     )
@@ -100,7 +100,13 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
     progress.info("final", extra={"qfed": state})
 
 
-def _gather(grid: Grid, folder: RunFolder) -> _Cohort:
+def countersign(cohort: Cohort, sites: Iterable[str], round: int) -> None:
+    """Give these sites the countersignature of their ledgers' heads."""
+    receipts: dict[str, wire.Fields] = {site: {"receipt": cohort.witness.receipt(site)} for site in sites}
+    cohort.exchange.ask("join", wire.RECEIPT, receipts, round=round, head=bytes)
+
+
+def gather(grid: Grid, folder: RunFolder) -> Cohort:
     """Ask the sites of the federation file's roster for their consent to the run."""
     file = folder.federation_file.read_bytes()
     federation = Federation.from_text(file.decode())
@@ -124,7 +130,7 @@ def _gather(grid: Grid, folder: RunFolder) -> _Cohort:
         channel = SecureChannel(exchange, federation, folder.run)
     else:
         channel = ClearChannel(exchange, policy, folder.run, single=config.federation.robust)
-    return _Cohort(file, config, policy, exchange, refused, channel, witness)
+    return Cohort(file, config, policy, exchange, refused, channel, witness)
 
 
 def _advance(
@@ -141,26 +147,11 @@ def _advance(
     vector, optimizer, outcome = _step(config, state, round, outcome)
     sums = outcome.sums
     before = _score(sums, metric, unit)
-    record = RoundRecord(
-        round=round,
-        status="aggregated" if sums is not None else "failed",
-        survivors=len(outcome.survivors),
-        failure=outcome.failure,
-        groups=tuple(
-            GroupRecord(sites=part.sites, survivors=len(part.survivors), failure=part.failure)
-            for part in outcome.parts
-            if config.federation.groups is not None
-        ),
-        dropouts=tuple(Dropout(site=site, reason=why) for site, why in sorted({**refused, **outcome.dropouts}.items())),
-        bytes_up=sum(traffic.up.values()),
-        bytes_down=sum(traffic.down.values()),
-        bytes=dict(traffic.phases),
-        seconds=dict(traffic.seconds),
-    )
+    record = round_record(config, round, outcome, traffic, refused)
     taken_part = dict(state.taken_part)
     for site in outcome.survivors:
         taken_part[site] = taken_part.get(site, 0) + 1
-    return _with_traffic(
+    return with_traffic(
         replace(
             state,
             vector=vector,
@@ -211,15 +202,3 @@ def _scored(rounds: tuple[RoundRecord, ...], score: Score | None) -> tuple[Round
 
 def _aggregated(record: RoundRecord) -> bool:
     return record.status == "aggregated"
-
-
-def _with_traffic(state: Checkpoint, traffic: Traffic) -> Checkpoint:
-    names: Iterable[str] = {*state.traffic, *traffic.up, *traffic.down}
-    sums = {
-        site: (
-            state.traffic.get(site, (0, 0))[0] + traffic.up.get(site, 0),
-            state.traffic.get(site, (0, 0))[1] + traffic.down.get(site, 0),
-        )
-        for site in sorted(names)
-    }
-    return replace(state, traffic=sums)

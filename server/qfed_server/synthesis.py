@@ -1,0 +1,99 @@
+"""A run of kind "synthesize": one masked sum of the sites' counts, opened to pair counts.
+
+    cohort -> what the run costs (the sites' plan) -> one round -> statistics.npz, statistics.json -> checkpoint
+
+There is no second try: the sites have charged their ledgers for one release and refuse another, so a round below the
+quorum ends the run, and what it cost is spent. Neither torch nor an accountant is needed: what the plan costs follows
+from the configuration, and the median of what the sites say is taken, so that no minority of them sets it.
+Errors  QuorumLost when no sum was opened
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+from qfed._flower import Grid
+from qfed.errors import QuorumLost, RemoteProtocolError
+from qfed.federation import wire
+from qfed.federation.runfolder import RunFolder
+from qfed.federation.statement import Spending, privacy_statement
+from qfed.federation.synthesis import COUNTS, coding_of, counts_layout, moments_of, release_of
+from qfed.generative.release import STATISTICS
+from qfed_server.history import round_record, with_traffic
+from qfed_server.rounds import Cohort, countersign, gather, progress
+
+ROUND = 1
+
+
+def run_synthesis(grid: Grid, folder: RunFolder, cohort: Cohort | None = None) -> Cohort | None:
+    """Run the federation of `folder` to its end; nothing if it has come to it before."""
+    state = folder.checkpoint()
+    if state.status == "completed":
+        return cohort
+    if (folder.path / f"{STATISTICS}.json").exists():  # cut off between the two files
+        folder.save(replace(state, round=ROUND, status="completed"))
+        return cohort
+    cohort = cohort or gather(grid, folder)
+    config, coding = cohort.config, coding_of(cohort.config)
+    statement = privacy_statement(config, ROUND, _spending(cohort, folder.run))
+    layout = counts_layout(config, moments_of(config, coding))
+    outcome = cohort.channel.aggregate(wire.TRAIN, ROUND, layout, b"")
+    cohort.witness.note(cohort.exchange.heads)
+    if outcome.sums is not None:
+        survivors = len(outcome.survivors)
+        release_of(config, coding, outcome.sums[COUNTS], survivors, statement).save(folder.path)
+        countersign(cohort, outcome.survivors, ROUND)
+    traffic = cohort.exchange.take_traffic()
+    record = round_record(config, ROUND, outcome, traffic, cohort.refused)
+    state = with_traffic(
+        replace(
+            state,
+            round=ROUND,
+            rounds=(record,),
+            taken_part=dict.fromkeys(outcome.survivors, 1),
+            status="stopped" if outcome.sums is None else "completed",
+        ),
+        traffic,
+    )
+    folder.save(state)
+    progress.info("round", extra={"qfed": state})
+    if outcome.sums is None:
+        sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
+        raise QuorumLost(
+            f"the one release failed: {'; '.join(filter(None, [outcome.failure, *sites]))}; its cost is spent at the "
+            "sites that answered, and another release needs another run"
+        )
+    return cohort
+
+
+def _spending(cohort: Cohort, run: str) -> Spending:
+    """What the plan costs: of each figure the median of what the sites say."""
+    told: list[Spending] = []
+
+    def take(site: str, answer: Mapping[str, wire.Field]) -> None:
+        told.append(_read(str(answer["plan"])))
+
+    asked: dict[str, wire.Fields] = {site: {"run": run} for site in cohort.exchange.sites}
+    missing = cohort.exchange.ask("join", wire.PLAN, asked, round=ROUND, accept=take, plan=str).missing
+    if len(told) < cohort.policy.min_survivors:
+        why = "; ".join(f"{site}: {reason}" for site, reason in sorted(missing.items())[:5])
+        raise QuorumLost(f"{len(told)} sites say what the run costs, {cohort.policy.min_survivors} are needed: {why}")
+    return Spending(**{field.name: _median([getattr(each, field.name) for each in told]) for field in fields(Spending)})
+
+
+def _median(values: list[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return statistics.median_high(there) if 2 * len(there) > len(values) else None
+
+
+def _read(text: str) -> Spending:
+    try:
+        tree = json.loads(text)
+        if all(value is None or (isinstance(value, float) and value >= 0) for value in tree.values()):
+            return Spending(**tree)
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise RemoteProtocolError("what a run costs is told as figures, by name")
