@@ -150,7 +150,7 @@ class Site:
             self._opened = (run, round), cache(lambda: self._read(learner))
         return self._opened[1]
 
-    def _read(self, learner: Learner) -> SiteData:
+    def _read(self, learner: Learner | Counter) -> SiteData:
         """The records under a run's schema: from the site's own table, or (simulated) from the file dealt to it."""
         if (binding := self.config.data) is None:
             return SiteData.load(self.folder / self.config.records, learner.schema)
