@@ -121,8 +121,8 @@ def _view(result: RunResult) -> dict[str, Any]:
         "few_sites": len(result.sites) <= FEW_SITES,
         "few_names": FEW_NAMES,
         "dropped": [_by_reason(record) for record in result.rounds],
-        "phases": bars(_summed(record.seconds for record in result.rounds)),
-        "volumes": bars(_summed(record.bytes for record in result.rounds), units.size),
+        "phases": bars(summed(record.seconds for record in result.rounds)),
+        "volumes": bars(summed(record.bytes for record in result.rounds), units.size),
         "parts": bars({name: took for name, took in result.seconds.items() if name != "total"}),
         "toml": to_toml(result.config),
     }
@@ -195,7 +195,8 @@ def bars(values: Mapping[str, float], told: Callable[[float], str] = units.durat
     return tuple(Bar(name, told(value), value / longest if longest > 0 else 0.0) for name, value in ordered)
 
 
-def _summed(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def summed(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Each phase's figure over all rounds."""
     total: dict[str, float] = {}
     for phases in rounds:
         for phase, value in phases.items():

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from qfed.config import RunConfig
 from qfed.errors import MissingExtra
-from qfed.federation.result import Comparison, RunResult
+from qfed.federation.result import Comparison, RoundRecord, Score
 from qfed.report import units
 
 Curve = npt.NDArray[Any]
@@ -57,13 +59,37 @@ class Frame:
     height: int
 
 
+class Course(Protocol):
+    """What is drawn: a finished run (RunResult), or one that is under way."""
+
+    @property
+    def config(self) -> RunConfig:
+        """Its configuration."""
+
+    @property
+    def metric(self) -> units.Metric:
+        """What its scores mean."""
+
+    @property
+    def initial(self) -> Score | None:
+        """Before training."""
+
+    @property
+    def rounds(self) -> Sequence[RoundRecord]:
+        """So far."""
+
+    @property
+    def comparisons(self) -> Sequence[Comparison]:
+        """Runs beside it."""
+
+
 WIDE = Frame("wide", 460, 260)
 NARROW = Frame("narrow", 310, 230)
 FRAMES = (WIDE, NARROW)
 
 
-def score_plot(result: RunResult, frame: Frame) -> str:
-    """Score after each round, the comparisons' curves beside it; failed rounds are shaded."""
+def score_plot(result: Course, frame: Frame, until: int = 0) -> str:
+    """Score after each round, the comparisons' curves beside it; failed rounds are shaded. Room up to round `until`."""
     figure, axes = _canvas(frame)
     percent = 100.0 if result.metric == "accuracy" else 1.0
     shown: list[float] = []
@@ -77,7 +103,7 @@ def score_plot(result: RunResult, frame: Frame) -> str:
     for record in result.rounds:
         if record.status == "failed":
             axes.axvspan(record.round - 0.5, record.round + 0.5, color=_ALARM, alpha=0.14, linewidth=0)
-    _finish(axes, len(result.rounds), f"{units.METRIC_NAMES[result.metric]}{', %' if percent > 1 else ''}")
+    _finish(axes, max(len(result.rounds), until), f"{units.METRIC_NAMES[result.metric]}{', %' if percent > 1 else ''}")
     finite = np.array(shown)[np.isfinite(shown)]
     if finite.size:
         low, high = percent * finite.min(), percent * finite.max()
@@ -87,8 +113,8 @@ def score_plot(result: RunResult, frame: Frame) -> str:
     return _svg(figure, f"score-{frame.name}", f"{label}; the rounds and comparison tables hold the figures")
 
 
-def epsilon_plot(result: RunResult, frame: Frame) -> str:
-    """Epsilon spent after each round as steps, against the budget; a private run's."""
+def epsilon_plot(result: Course, frame: Frame, until: int = 0) -> str:
+    """Epsilon spent after each round as steps, against the budget; a private run's. Room up to round `until`."""
     figure, axes = _canvas(frame)
     spent = [0.0, *(np.nan if record.epsilon is None else record.epsilon for record in result.rounds)]
     budget = result.config.privacy.epsilon
@@ -102,16 +128,16 @@ def epsilon_plot(result: RunResult, frame: Frame) -> str:
     )
     axes.plot([len(spent) - 1], spent[-1:], "o", color=_CURVES["main"], markersize=5)
     axes.axhline(budget, color=_ALARM, linewidth=1.6, dashes=DASHES["budget"])
-    _finish(axes, len(result.rounds), "epsilon spent so far")
+    _finish(axes, max(len(result.rounds), until), "epsilon spent so far")
     finite = [value for value in spent if np.isfinite(value)]
     axes.set_ylim(0, 1.12 * max([budget, *finite]))
-    total = units.epsilon(result.privacy.epsilon)
+    total = units.epsilon(finite[-1])
     label = f"Step plot: epsilon spent after each round, {total} at the end, against a budget of {units.budget(budget)}"
     return _svg(figure, f"epsilon-{frame.name}", label)
 
 
-def traffic_plot(result: RunResult, frame: Frame) -> str:
-    """Bytes of all sites in each round: to the aggregator below, from it on top."""
+def traffic_plot(result: Course, frame: Frame, until: int = 0) -> str:
+    """Bytes of all sites in each round: to the aggregator below, from it on top. Room up to round `until`."""
     figure, axes = _canvas(frame)
     largest = max((record.bytes_up + record.bytes_down for record in result.rounds), default=0)
     unit, factor = next(((u, f) for u, f in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)) if largest >= f), ("B", 1.0))
@@ -120,14 +146,14 @@ def traffic_plot(result: RunResult, frame: Frame) -> str:
     down = np.array([record.bytes_down for record in result.rounds]) / factor
     axes.bar(rounds, up, width=0.72, color=_UP, linewidth=0)
     axes.bar(rounds, down, width=0.72, bottom=up, color=_DOWN, linewidth=0)
-    _finish(axes, len(result.rounds), f"{unit}, all sites together")
-    axes.set_xlim(0.4, max(1, len(result.rounds)) + 0.6)
+    _finish(axes, max(len(result.rounds), until), f"{unit}, all sites together")
+    axes.set_xlim(0.4, max(1, len(result.rounds), until) + 0.6)
     axes.set_ylim(bottom=0)
     total = units.size(sum(record.bytes_up + record.bytes_down for record in result.rounds))
     return _svg(figure, f"traffic-{frame.name}", f"Bar plot: bytes in each round, {total} in the whole run")
 
 
-def main_curve(result: RunResult) -> tuple[Curve, Curve]:
+def main_curve(result: Course) -> tuple[Curve, Curve]:
     """Rounds 0..R and the score after each; a failed round keeps its model, so it keeps the score."""
     last = np.nan if result.initial is None else result.initial.score
     y = [last]
@@ -140,7 +166,7 @@ def main_curve(result: RunResult) -> tuple[Curve, Curve]:
     return np.arange(len(y)), np.array(y, dtype=float)
 
 
-def _curve(result: RunResult, comparison: Comparison) -> tuple[Curve, Curve]:
+def _curve(result: Course, comparison: Comparison) -> tuple[Curve, Curve]:
     """A comparison's rounds and scores; one that tells its final score only is a level line."""
     if not comparison.rounds:
         return np.array([0, max(1, len(result.rounds))]), np.full(2, comparison.metrics.score)

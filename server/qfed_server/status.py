@@ -1,0 +1,55 @@
+"""What the aggregator knows of its sites right now, and what may be asked of its runs.
+
+The live list comes from the SuperLink (who polled when); the dashboard, /metrics and `qfed status` show it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Presence = Literal["registered", "online", "offline"]
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """One site of the roster, as the aggregator sees it."""
+
+    name: str
+    """Its name in the federation file."""
+    node_id: int | None = None
+    """Flower's number for it; None before it is registered."""
+    status: Presence = "registered"
+    """"registered": never seen; "online": polled lately; "offline": seen before, silent now."""
+    last_seen: float | None = None
+    """Unix seconds of its last message; None when it was never seen."""
+    version: str | None = None
+    """Version of qfed that its agent runs; None when it did not say."""
+    joined: bool = False
+    """Whether it agreed to the run that is under way."""
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> SiteStatus:
+        """From the JSON that `dataclasses.asdict` gave."""
+        return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+
+
+class Control(Protocol):
+    """What an administrator may ask for; both raise a QfedError that says what is wrong."""
+
+    def submit(self, config: str) -> str:
+        """Queue a run of this TOML text; its identifier."""
+
+    def stop(self, run: str) -> None:
+        """Stop a run after what is under way; the last good model is kept."""
+
+
+class Live(Protocol):
+    """What changes without a file changing."""
+
+    def sites(self) -> Sequence[SiteStatus]:
+        """The roster's sites."""
+
+    def denied(self) -> Mapping[str, int]:
+        """Requests that the public listener refused so far, by reason."""
