@@ -159,6 +159,18 @@ class SpendingCapReached(QfedError):
     exit_status = 2
 
 
+class ModelRefused(PolicyRefused):
+    """The run trains a model, or one of a size, that this site does not allow."""
+
+
+class ResourcesRefused(PolicyRefused):
+    """The run needs more wires or seconds than this site gives."""
+
+
+class ScheduleRefused(PolicyRefused):
+    """This site does not work for runs at this time; ask again inside its hours."""
+
+
 class ProtocolError(QfedError):
     """A step of the secure-aggregation protocol that must not happen."""
 

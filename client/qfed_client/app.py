@@ -38,7 +38,10 @@ def _site(context: Context) -> Site:
     """The node's site, opened; kept open ("qfed-warm") by an agent, and in a simulation in this process."""
     folder = site_folder(context)
     if folder in _open:
-        return _open[folder]
+        if "qfed-site" not in context.node_config or not _open[folder].outdated:
+            return _open[folder]
+        log.info("%s was changed: its policy is read anew", folder / "site.toml")
+        close_site(folder)
     site = Site(folder, simulated="qfed-site" not in context.node_config)
     if "yes" in (context.node_config.get("qfed-warm"), context.run_config.get("qfed-warm")):
         _open[folder] = site

@@ -8,10 +8,13 @@
     DeltaRefused    the run's delta above the site's
     NoiseRefused    the noise multiplier below policy.least_noise, or below that of the federation file
     RoundsRefused   more rounds than policy.most_rounds
-    CohortRefused   sums may be opened over fewer sites than policy.least_survivors
+    CohortRefused   fewer sites than policy.least_sites, or sums that may be opened over fewer than
+                    policy.least_survivors
     ClearRefused    updates would travel in clear
     TermsRefused    secure aggregation under other terms than the federation file's
     CodeRefused     a circuit that is code on this site's disk
+    ModelRefused    a model that is not among policy.models, or has more than policy.most_parameters
+    ResourcesRefused   more wires than policy.most_wires
 
 Figures are those of the plan that would train, not the configuration's word for them. What is left of a data set's
 budget is the ledger's business: it refuses with BudgetExhausted when a round is charged, before it is read.
@@ -28,14 +31,17 @@ from qfed.errors import (
     DeltaRefused,
     EpsilonRefused,
     KindRefused,
+    ModelRefused,
     ModeRefused,
     NoiseRefused,
+    ResourcesRefused,
     RoundsRefused,
     TermsRefused,
     UnitRefused,
 )
 from qfed.federation.contribution import policy_of
 from qfed.federation.counting import counter_for
+from qfed.federation.local import learner_for
 from qfed.privacy.plan import plan_for
 from qfed.secagg import Policy
 
@@ -48,6 +54,8 @@ def refuse_below(policy: SitePolicy, config: RunConfig, pinned: Policy, *, simul
     if config.kind not in policy.kinds:
         raise KindRefused(f"this site takes part in runs of kind {', '.join(policy.kinds)}, got kind={config.kind!r}")
     _refuse_code(policy, config)
+    if config.kind == "train":
+        _refuse_model(policy, config)
     _refuse_transport(policy, config, pinned, simulated)
     _refuse_privacy(policy, config, pinned)
 
@@ -57,11 +65,32 @@ def _refuse_code(policy: SitePolicy, config: RunConfig) -> None:
         raise CodeRefused(f"this site runs built-in circuits only, the run asks for code in {config.model.circuit!r}")
 
 
+def _refuse_model(policy: SitePolicy, config: RunConfig) -> None:
+    model = config.model
+    names = {model.name, f"{model.architecture}/{model.circuit}"}
+    if policy.models is not None and ":" not in model.circuit and not names & set(policy.models):
+        raise ModelRefused(f"this site trains the models {', '.join(policy.models)}, the run asks for {model.name!r}")
+    if policy.most_wires is not None and model.wires > policy.most_wires:
+        raise ResourcesRefused(
+            f"this site simulates at most {policy.most_wires} wires, got model.wires={model.wires}; ask for fewer"
+        )
+    if policy.most_parameters is not None and (count := learner_for(config).parameters) > policy.most_parameters:
+        raise ModelRefused(
+            f"this site trains models of at most {policy.most_parameters} parameters, the run's has {count}; ask for a "
+            "smaller one"
+        )
+
+
 def _refuse_transport(policy: SitePolicy, config: RunConfig, pinned: Policy, simulated: bool) -> None:
     if config.training.rounds > (policy.most_rounds or config.training.rounds):
         raise RoundsRefused(
             f"this site takes part in at most {policy.most_rounds} rounds of a run, got training.rounds="
             f"{config.training.rounds}; ask for fewer"
+        )
+    if config.federation.sites < (policy.least_sites or 0):
+        raise CohortRefused(
+            f"this site takes part in runs of at least {policy.least_sites} sites, got federation.sites="
+            f"{config.federation.sites}"
         )
     if config.secagg.mode == "off":
         if policy.require_secagg or not simulated:

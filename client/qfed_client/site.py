@@ -13,15 +13,18 @@ runs/RUN.toml     configurations of the runs it agreed to
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from qfed.config import RunConfig, SiteConfig, load_config, load_site
 from qfed.data import SiteData, hold_out, load_bound
-from qfed.errors import LocalProtocolError, RemoteProtocolError
+from qfed.errors import LocalProtocolError, RemoteProtocolError, ResourcesRefused
 from qfed.federation import wire
 from qfed.federation.contribution import layout_of, policy_of
 from qfed.federation.counting import Counter, counter_for
@@ -31,6 +34,7 @@ from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import LocalPlan, OpenPlan
 from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, Layout, client_session, encode
 from qfed_client.floor import refuse_below
+from qfed_client.schedule import refuse_outside
 from qfed_client.witness import LedgerWitness
 
 
@@ -41,14 +45,17 @@ class Site:
     A simulated site does not wait for the disk either: its state survives the process, but not a loss of power.
     """
 
-    def __init__(self, folder: Path, *, simulated: bool = False) -> None:
-        self.folder, self._simulated = folder, simulated
+    def __init__(self, folder: Path, *, simulated: bool = False, now: Callable[[], datetime] = datetime.now) -> None:
+        self.folder, self._simulated, self._now = folder, simulated, now
+        self._written = _version(folder)
         self.config: SiteConfig = load_site(folder / "site.toml")
         self._federation = self._read_federation()
         limits = Limits(self.config.policy.epsilon, self.config.policy.delta)
         self._store = ClientStore(folder / "secagg.db", durable=not simulated)
         self._ledger = Ledger(folder / "ledger.db", limits, durable=not simulated)
-        self._threads = 1 if simulated else os.cpu_count() or 1  # a simulation has a site or more for each core
+        self._threads = 1 if simulated else self.config.policy.threads or os.cpu_count() or 1
+        if not simulated and self.config.policy.threads is not None:
+            torch.set_num_threads(self.config.policy.threads)
         self.witness = LedgerWitness(
             folder / "ledger-witness.json",
             self._ledger,
@@ -58,12 +65,18 @@ class Site:
         )
         self._sessions: dict[str, ClientSession | GroupedSession] = {}
         self._runs: dict[str, RunConfig] = {}
+        self._slow: dict[str, float] = {}
         self._opened: tuple[tuple[str, int], Callable[[], SiteData]] | None = None
 
     def close(self) -> None:
         """Close the durable state."""
         self._store.close()
         self._ledger.close()
+
+    @property
+    def outdated(self) -> bool:
+        """Whether site.toml was changed since this site was opened; open it anew then."""
+        return _version(self.folder) != self._written
 
     def _read_federation(self) -> Federation:
         return Federation.load(self.folder / "federation.json", self.config.coordinator)
@@ -77,6 +90,7 @@ class Site:
 
         A federation file that was replaced since is taken up here; its store refuses a version older than one used.
         """
+        refuse_outside(self.config.policy, self._now())
         if (federation := self._read_federation()).digest != self._federation.digest:
             self._federation = federation
             self._sessions.clear()
@@ -92,6 +106,15 @@ class Site:
             draft.unlink(missing_ok=True)
         self._runs[run] = config
         return self.config.name
+
+    def _admit_work(self, run: str) -> None:
+        """Refuse to train or score now; before anything is charged or read."""
+        refuse_outside(self.config.policy, self._now())
+        most = self.config.policy.most_seconds
+        if most is not None and (took := self._slow.get(run, 0.0)) > most:
+            raise ResourcesRefused(
+                f"a round of run={run} took this machine {took:.1f} s, and its policy allows {most:g} s (most_seconds)"
+            )
 
     def _check(self, config: RunConfig) -> None:
         refuse_below(self.config.policy, config, self._federation.policy, simulated=self._simulated)
@@ -139,6 +162,7 @@ class Site:
             session.round_of(request)
             if session.cached_upload(request) is not None:
                 return None
+        self._admit_work(run)
         vector = wire.vector_from_bytes(model, learner.parameters)
         records = self._records(learner, run, round)
         ledger = self._ledger if learner.config.privacy.mode != "off" else None
@@ -169,6 +193,8 @@ class Site:
             session.round_of(request)  # refuses a label that is stale or belongs elsewhere, before any record is read
             if (cached := session.cached_upload(request)) is not None:
                 return cached
+        self._admit_work(run)
+        started = time.monotonic()
         policy = policy_of(config, self._federation.policy.federation_id)
         if config.kind == "synthesize":
             layout, values = self._counts(config, run, round, train=train)
@@ -176,6 +202,7 @@ class Site:
             learner = learner_for(config)
             values = self._values(learner, run, round, model, train=train)
             layout = layout_of(config, policy, learner.parameters, learner.metric, train=train)
+        self._slow[run] = max(self._slow.get(run, 0.0), time.monotonic() - started)
         seed = self.config.rounding_seed
         rounding = (
             np.random.default_rng() if seed is None else experiment_rng(seed, f"{self.config.name}/rounding", round)
@@ -221,3 +248,9 @@ class Site:
         return blocks | learner.score(
             vector, lambda: records().test, ledger=self._ledger, dataset=name, run=run, round=round, train=train
         )
+
+
+def _version(folder: Path) -> tuple[int, int]:
+    """Changes whenever site.toml is written."""
+    about = (folder / "site.toml").stat() if (folder / "site.toml").exists() else None
+    return (0, 0) if about is None else (about.st_mtime_ns, about.st_size)

@@ -23,6 +23,7 @@ CIRCUITS = (
     "qcnn",
     "iqp",
 )
+FRAMES = ("dense", "cnn", "quanvolution", "kernel")
 ARCHITECTURES: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "reuploading": ("dense", "reuploading"),
@@ -61,6 +62,12 @@ class ModelConfig(Section):
     """Largest angle, in radians, by which data turn a wire; leave out for the architecture's own."""
     initial_stddev: Positive = 0.1
     """Standard deviation of the circuit's initial weights, in radians; near 0 is near the identity."""
+
+    @property
+    def name(self) -> str:
+        """The name of the library for this frame and circuit, or else architecture/circuit."""
+        pair = (self.architecture, self.circuit)
+        return next((name for name, known in ARCHITECTURES.items() if known == pair), "/".join(pair))
 
     @model_validator(mode="before")
     @classmethod

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from qfed.config.binding import DataBinding
+from qfed.config.model import ARCHITECTURES, CIRCUITS, FRAMES
 from qfed.config.section import Count, Flag, Fraction, Number, Positive, Section, Whole
 
 
@@ -31,12 +32,38 @@ class SitePolicy(Section):
     """Largest epsilon that may be left if secure aggregation fails entirely (mode shared); no limit if left out."""
     least_survivors: Count = 3
     """Least number of sites that a sum which this site is in may be opened over."""
+    least_sites: Count | None = None
+    """Least number of sites of a run; no limit beyond those of the federation file if left out."""
     most_rounds: Count | None = None
     """Most rounds of a run; no limit if left out."""
+    models: tuple[str, ...] | None = None
+    """Models that may be trained, by their names in `qfed models list`, or as architecture/circuit; all if left out.
+    A run's classical twin goes by the name of its circuit."""
+    most_parameters: Count | None = None
+    """Most trainable parameters of a model; no limit if left out. Fewer tell less of the records."""
+    most_wires: Count | None = None
+    """Most wires of a circuit; memory and time double with each."""
+    most_seconds: Positive | None = None
+    """Longest time that a round may take this machine; a run that took longer once trains no further round here. The
+    first round compiles the circuit's kernel, unless `qfed warmup` did."""
+    threads: Count | None = None
+    """Most threads that training uses; all cores if left out."""
+    hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None
+    """When runs may be joined and records read, by this machine's local time, e.g. "18:00-06:00"; always if left out.
+    Secure aggregation is answered at any time, so that a round that has begun is finished."""
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] | None = None
+    """Days on which `hours` begin, e.g. ["sat", "sun"]; every day if left out."""
     require_secagg: Flag = True
     """Refuse runs whose updates would travel in clear; a deployed site refuses them whatever stands here."""
     own_circuits: Flag = False
     """Accept runs whose circuit is code in a file on this site's disk."""
+
+    @model_validator(mode="after")
+    def _models_exist(self) -> Self:
+        known = {*ARCHITECTURES, *(f"{frame}/{circuit}" for frame in FRAMES for circuit in CIRCUITS)}
+        if unknown := sorted(set(self.models or ()) - known):
+            raise ValueError(f"models: {unknown[0]!r} is none of {', '.join(ARCHITECTURES)}, nor architecture/circuit")
+        return self
 
 
 class ServerAddress(Section):

@@ -14,9 +14,11 @@ from qfed.errors import (
     CohortRefused,
     DeltaRefused,
     EpsilonRefused,
+    ModelRefused,
     ModeRefused,
     NoiseRefused,
     PolicyRefused,
+    ResourcesRefused,
     RoundsRefused,
     TermsRefused,
     UnitRefused,
@@ -44,6 +46,11 @@ REFUSALS: list[tuple[type[PolicyRefused], dict[str, Any], dict[str, Any], str]] 
     (NoiseRefused, {}, {"least_noise": 40.0}, "at least 40, the run's plan has"),
     (RoundsRefused, {}, {"most_rounds": 1}, "at most 1 rounds of a run, got training.rounds=2"),
     (CohortRefused, {}, {"least_survivors": 5}, "at least 5 sites only, the run opens them over 4"),
+    (CohortRefused, {}, {"least_sites": 6}, "runs of at least 6 sites, got federation.sites=5"),
+    (ModelRefused, {}, {"models": ("qcnn", "dense/basic_entangler")}, "the run asks for 'reuploading'"),
+    (ModelRefused, {"model.circuit": "basic_entangler"}, {"models": ("reuploading",)}, "'dense/basic_entangler'"),
+    (ModelRefused, {}, {"most_parameters": 43}, "at most 43 parameters, the run's has 44"),
+    (ResourcesRefused, {}, {"most_wires": 1}, "at most 1 wires, got model.wires=2"),
     (ClearRefused, {"secagg.mode": "off"}, {}, "updates in clear"),
     (CodeRefused, {"model.circuit": "own.py:circuit", "model.kind": "hybrid",
                    "model.weight_shapes": {"weights": [2]}}, {}, "built-in circuits only"),
@@ -90,6 +97,8 @@ def test_what_is_left_without_secure_aggregation_has_a_limit_of_its_own() -> Non
 def test_limits_that_are_just_met_are_accepted() -> None:
     sigma = plan_for(CONFIG).noise_multiplier
     asked(CONFIG, least_noise=sigma, most_rounds=2, least_survivors=4, modes=("local",), units=("record",))
+    asked(CONFIG, least_sites=5, models=("reuploading",), most_wires=2, most_parameters=44)
+    asked(CONFIG, {"model.circuit": "basic_entangler"}, models=("dense/basic_entangler",))
     asked(CONFIG, {"privacy.mode": "off"}, require_privacy=False)
     clear = replace(CONFIG, {"secagg.mode": "off"})
     lenient = SitePolicy(epsilon=3.0, delta=1e-5, require_secagg=False)
@@ -104,3 +113,8 @@ def test_what_the_configuration_says_of_its_noise_is_not_taken_for_it() -> None:
     asked(CONFIG, louder, least_noise=49.0)
     with pytest.raises(NoiseRefused):
         asked(CONFIG, louder, least_noise=51.0)
+
+
+def test_a_policy_names_models_that_exist() -> None:
+    with pytest.raises(ValueError, match="'resnet' is none of"):
+        SitePolicy(epsilon=1.0, delta=1e-5, models=("resnet",))

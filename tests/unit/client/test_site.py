@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,19 @@ import pytest
 from small_runs import RUN, Lab, charges, kind_of, small
 
 from qfed._flower import Context, Message, RecordDict, assume_identity
-from qfed.config import RunConfig, load_site, replace, to_toml
-from qfed.errors import BudgetExhausted, ConfigError, DataError, LocalProtocolError, PolicyRefused, RemoteProtocolError
+from qfed.config import DataBinding, RunConfig, load_site, replace, to_toml
+from qfed.data import embedded
+from qfed.data.load import columns_of
+from qfed.errors import (
+    BudgetExhausted,
+    ConfigError,
+    DataError,
+    LocalProtocolError,
+    PolicyRefused,
+    RemoteProtocolError,
+    ResourcesRefused,
+    ScheduleRefused,
+)
 from qfed.federation import wire
 from qfed.federation.engine import InProcessGrid
 from qfed.federation.local import Learner
@@ -278,6 +290,91 @@ def test_closing_a_site_between_messages_changes_nothing(tmp_path: Path) -> None
     assert np.array_equal(states[0].vector, states[1].vector)
     assert states[0].final == states[1].final
     assert states[0].traffic == states[1].traffic
+
+
+# -- a deployed site's own terms -------------------------------------------------------------------------------------
+
+
+def amend(folder: Path, **policy: object) -> None:
+    settings = load_site(folder / "site.toml")
+    changed = settings.model_copy(update={"policy": settings.policy.model_copy(update=policy)})
+    (folder / "site.toml").write_text(to_toml(changed))
+
+
+def test_outside_its_hours_a_site_joins_and_trains_nothing_but_answers_the_protocol(lab: Lab) -> None:
+    folder, hour = lab.site(0), [12]
+    amend(folder, hours="08:00-18:00")
+    site = Site(folder, now=lambda: datetime(2026, 3, 2, hour[0]))
+    site.join(RUN, to_toml(lab.config))
+    hour[0] = 20
+    with pytest.raises(ScheduleRefused, match="now it is mon 20:00"):
+        site.join("later", to_toml(lab.config))
+    with pytest.raises(RemoteProtocolError):  # heard, and found to be no message: the protocol has no hours
+        site.protocol(RUN, b"")
+    site.close()
+    clear = clear_lab(lab.path / "clear")
+    amend(clear.site(0), hours="08:00-18:00")
+    site = Site(clear.site(0), simulated=True, now=lambda: datetime(2026, 3, 2, hour[0]))
+    hour[0] = 12
+    site.join(RUN, to_toml(clear.config))
+    hour[0] = 20
+    with pytest.raises(ScheduleRefused):
+        site.contribute(RUN, 1, wire.vector_to_bytes(clear.learner.start), b"", train=True)
+    assert charged(clear.site(0)) == []
+    hour[0] = 9
+    site.contribute(RUN, 1, wire.vector_to_bytes(clear.learner.start), b"", train=True)
+    site.close()
+    assert charged(clear.site(0)) == [(RUN, 1)]
+
+
+def test_a_run_that_was_too_slow_trains_no_further_round(tmp_path: Path) -> None:
+    lab = clear_lab(tmp_path)
+    amend(lab.site(0), most_seconds=1e-9)
+    site = Site(lab.site(0), simulated=True)
+    site.join(RUN, to_toml(lab.config))
+    model = wire.vector_to_bytes(lab.learner.start)
+    site.contribute(RUN, 1, model, b"", train=True)
+    with pytest.raises(ResourcesRefused, match="most_seconds"):
+        site.contribute(RUN, 2, model, b"", train=True)
+    site.close()
+    assert charged(lab.site(0)) == [(RUN, 1)]
+
+
+def test_a_policy_that_was_changed_holds_from_the_next_message_on(lab: Lab) -> None:
+    """An agent keeps its site open between messages, but not its word."""
+    grid = lab.grid()
+    node = next(iter(grid.get_node_ids()))
+    grid._contexts[node].node_config.update({"qfed-site": str(lab.site(0)), "qfed-warm": "yes"})
+    asked = wire.pack({"run": RUN, "config": to_toml(lab.config), "receipt": b""})
+    try:
+        (reply,) = grid.send_and_receive([Message(asked, node, wire.JOIN)])
+        assert not reply.has_error()
+        amend(lab.site(0), most_rounds=1)
+        (reply,) = grid.send_and_receive([Message(asked, node, wire.JOIN)])
+        assert reply.error.reason == "RoundsRefused"
+    finally:
+        close_sites()
+
+
+def test_a_deployed_site_trains_on_its_own_table(tmp_path: Path) -> None:
+    """The wine table as a CSV: the same model as from the records, held out by hash."""
+    lab = clear_lab(tmp_path)
+    columns, target = columns_of(lab.config.data)
+    x, y = embedded.raw("wine")
+    lines = [",".join([*(column.name for column in columns), target.name])]
+    lines += [",".join([*map(repr, map(float, row)), f"class_{k}"]) for row, k in zip(x, y, strict=True)]
+    folder = lab.site(0)
+    (folder / "wine.csv").write_text("\n".join(lines))
+    (folder / "records.npz").unlink()
+    settings = load_site(folder / "site.toml")
+    bound = settings.model_copy(update={"data": DataBinding(source="wine.csv")})
+    (folder / "site.toml").write_text(to_toml(bound))
+    site = Site(folder, simulated=True)
+    site.join(RUN, to_toml(lab.config))
+    body = site.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
+    site.close()
+    assert np.frombuffer(body, np.int64).any()
+    assert charged(folder) == [(RUN, 1)]
 
 
 # -- what the aggregator is told when something goes wrong -----------------------------------------------------------
