@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 
 from qfed.config import SynthConfig
-from qfed.generative.library import State
+from qfed.generative.library import Progress, State, silent
 from qfed.generative.statistics import Bits, Floats, PairCounts
 
 
@@ -27,7 +27,7 @@ class Independent:
         """Not fitted."""
         return cls()
 
-    def fit(self, stats: PairCounts, rng: np.random.Generator) -> Self:
+    def fit(self, stats: PairCounts, rng: np.random.Generator, progress: Progress = silent) -> Self:
         """Take the margins."""
         self._ones = stats.ones
         return self

@@ -10,7 +10,7 @@ Errors  ConfigError for a name that is not here, MissingExtra when its packages 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, Self
@@ -25,6 +25,13 @@ from qfed.generative.statistics import Bits, PairCounts
 State = tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
 """What a fitted generator is: JSON's types, and arrays by name."""
 
+Progress = Callable[[int, int], None]
+"""Called with the steps done and all steps."""
+
+
+def silent(done: int, total: int) -> None:
+    """Tell nobody."""
+
 
 class Generator(Protocol):
     """A model of coded records."""
@@ -33,7 +40,7 @@ class Generator(Protocol):
     def of(cls, config: SynthConfig) -> Self:
         """One that is not fitted yet."""
 
-    def fit(self, stats: PairCounts, rng: np.random.Generator) -> Self:
+    def fit(self, stats: PairCounts, rng: np.random.Generator, progress: Progress = silent) -> Self:
         """Fit to released counts; returns itself."""
 
     def sample(self, count: int, rng: np.random.Generator) -> Bits:
@@ -52,11 +59,12 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """One generator, in words; `place` is module:class."""
+    """One generator, in words."""
 
     title: str
     source: str
     place: str
+    """module:class"""
 
 
 LIBRARY: Mapping[str, Entry] = MappingProxyType(
@@ -67,7 +75,7 @@ LIBRARY: Mapping[str, Entry] = MappingProxyType(
             "qfed.generative.independent:Independent",
         ),
         "pairwise": Entry(
-            "classical pairwise fit: maximum entropy given all pairs (exact up to 16 bits), Chow-Liu tree beyond",
+            "classical pairwise fit: maximum entropy given all pairs up to 16 bits, Chow-Liu tree beyond",
             "Chow, Liu, IEEE Trans. Inf. Theory 14, 462 (1968); Jaynes, Phys. Rev. 106, 620 (1957)",
             "qfed.generative.pairwise:Pairwise",
         ),

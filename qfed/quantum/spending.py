@@ -56,13 +56,14 @@ class Caps:
 
     shots: int | None = None
     price: float | None = None
+    seconds: float | None = None
 
 
 class Meter:
     """The account of one run on one device.
 
     `file` keeps it across restarts (None: in memory); `caps` hold for this run, `owner` for everything in the file. A
-    cap in money needs a `price`: ConfigError without one.
+    cap in money needs a `price`: ConfigError without one. `section` of the configuration holds the run's caps.
     """
 
     def __init__(
@@ -75,8 +76,9 @@ class Meter:
         owner: Caps | None = None,
         file: Path | None = None,
         free: bool = False,
+        section: str = "quantum",
     ) -> None:
-        self.device, self.run, self.price = device, run, price
+        self.device, self.run, self.price, self.section = device, run, price, section
         self.caps, self.owner = caps or Caps(), owner or Caps()
         if price is None and not free and (self.caps.price is not None or self.owner.price is not None):
             raise ConfigError(
@@ -120,18 +122,24 @@ class Meter:
             return self._sum(database, None)
 
     def _refuse(self, more: Spent, before: Spent, caps: Caps, whose: str) -> None:
-        names = ("quantum.most_shots", "quantum.most_price") if whose == "run" else ("most_shots", "most_price")
+        prefix = f"{self.section}." if whose == "run" else ""
         if caps.shots is not None and before.shots + more.shots > caps.shots:
             raise SpendingCapReached(
                 f"{before.shots:,} of the {caps.shots:,} shots that the {whose} may spend are spent, and the next "
-                f"{more.circuits:,} circuits need {more.shots:,}; nothing was submitted; raise {names[0]}"
+                f"{more.circuits:,} circuits need {more.shots:,}; nothing was submitted; raise {prefix}most_shots"
             )
         if caps.price is not None and before.price + more.price > caps.price * (1 + 1e-9):
             currency = "" if self.price is None else self.price.currency + " "
             raise SpendingCapReached(
                 f"{currency}{before.price:,.2f} of the {currency}{caps.price:,.2f} that the {whose} may spend are "
                 f"spent, and the next {more.circuits:,} circuits cost {currency}{more.price:,.2f}; nothing was "
-                f"submitted; raise {names[1]}"
+                f"submitted; raise {prefix}most_price"
+            )
+        if caps.seconds is not None and before.seconds + more.seconds > caps.seconds * (1 + 1e-9):
+            raise SpendingCapReached(
+                f"{before.seconds:.3g} of the {caps.seconds:g} processor seconds that the {whose} may spend are spent, "
+                f"and the next {more.circuits:,} circuits take about {more.seconds:.3g}; nothing was submitted; raise "
+                f"{prefix}most_seconds"
             )
 
     def _sum(self, database: sqlite3.Connection, run: str | None) -> Spent:

@@ -35,6 +35,18 @@ def test_a_cap_in_money_counts_tasks_shots_and_seconds() -> None:
     assert meter.spent() == Spent(10, 1000, 0.5, pytest.approx(5.0))
 
 
+def test_a_cap_in_seconds_counts_what_was_used_not_what_was_estimated() -> None:
+    meter = Meter("annealer", caps=Caps(seconds=1.0), section="synth")
+    meter.charge(1, 500, 0.6)
+    with pytest.raises(
+        SpendingCapReached, match=r"0\.6 of the 1 processor seconds .* about 0\.5; .*synth.most_seconds"
+    ):
+        meter.charge(1, 500, 0.5)
+    meter.correct(-0.2)
+    meter.charge(1, 500, 0.5)
+    assert meter.spent() == Spent(2, 1000, pytest.approx(0.9))
+
+
 def test_an_account_survives_a_restart_and_tells_runs_apart(tmp_path: Path) -> None:
     file = tmp_path / "spending.db"
     Meter("far", "a", file=file, caps=Caps(shots=100)).charge(1, 80)
