@@ -2,9 +2,9 @@
 
 The client finds its token itself, in DWAVE_API_TOKEN or in dwave.conf (`dwave setup` writes one); qfed never reads,
 prints or stores it. What is sent are fields, couplings and the number of reads: post-processing of the release, no
-records. Reads and the processor's seconds (the solver's own estimate, raised to where an answer took longer) are charged before
-a problem is submitted and corrected by its answer (qfed.quantum.spending): synth.most_shots and synth.most_seconds stop
-a fit before they are passed.
+records. Reads and the processor's seconds (the solver's own estimate, raised once an answer took longer) are charged
+before a problem is submitted and corrected by its answer (qfed.quantum.spending): synth.most_shots and
+synth.most_seconds stop a fit before they are passed.
 `auto_scale` is off (see embedded.py) and every read comes back by itself (answer_mode "raw").
 Units   annealing_time in microseconds, seconds of access time to the processor
 Errors  ConfigError without a token, with one that is refused, without such a system; QfedError when the service fails;
