@@ -1,4 +1,4 @@
-"""qfed site: a site's own keys. The private ones never leave the folder that they are made in."""
+"""qfed site: a site's own keys and settings. Private keys never leave the folder that they are made in."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qfed.cli import enrolment
+from qfed.cli import enrolment, site_data
 from qfed.errors import ConfigError
 
 if TYPE_CHECKING:
     from qfed.secagg import PublicIdentity
 
-app = typer.Typer(help="Make a site's keys, show their fingerprint, join a federation.", no_args_is_help=True)
+app = typer.Typer(help="A site's keys and settings: make them, join a federation, check a run.", no_args_is_help=True)
+app.command()(site_data.init)
 app.command()(enrolment.join)
+app.command()(site_data.check)
 
 KEY = "identity.key"
 

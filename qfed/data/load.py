@@ -63,8 +63,8 @@ def load(config: DataConfig) -> Dataset:
 def encode(data: table.Table, config: DataConfig) -> Dataset:
     """Check, encode and scale a table that holds the columns of `columns_of`, under their names."""
     columns, target = columns_of(config)
-    parts = [part for column in columns for part in _encode(data, column)]
-    return Dataset(schema_of(config), Records(_features(parts, config), _targets(data, target)))
+    parts = [part for column in columns for part in encode_column(data, column)]
+    return Dataset(schema_of(config), Records(_features(parts, config), encode_target(data, target)))
 
 
 def _features(columns: list[npt.NDArray[np.float32]], config: DataConfig) -> npt.NDArray[np.float32]:
@@ -81,7 +81,8 @@ def columns_of(config: DataConfig) -> tuple[tuple[Column, ...], TargetColumn]:
     return config.columns, config.target
 
 
-def _encode(data: table.Table, column: Column) -> list[npt.NDArray[np.float32]]:
+def encode_column(data: table.Table, column: Column) -> list[npt.NDArray[np.float32]]:
+    """A feature's coordinates; DataError for cells that do not fit its schema."""
     if isinstance(column, CategoricalColumn):
         cells = data.text(column.name)
         if column.missing == "refuse":
@@ -98,7 +99,8 @@ def _encode(data: table.Table, column: Column) -> list[npt.NDArray[np.float32]]:
     return [_scale(values, column, data.file)]
 
 
-def _targets(data: table.Table, target: TargetColumn) -> Targets:
+def encode_target(data: table.Table, target: TargetColumn) -> Targets:
+    """The targets; DataError for cells that do not fit their schema."""
     way_out = "a record without a target cannot be trained on; fill it or take the record out"
     if target.classes is not None:
         cells = _present(data, target.name, data.text(target.name), way_out)

@@ -15,15 +15,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import tomli_w
 from cryptography import x509
 
-from qfed.config import load_config, load_site
+from qfed.config import load_site
 from qfed.errors import ConfigError, MissingExtra
 from qfed.federation import certificates
 from qfed.federation.coordinator import FILE, KEY, input_errors, read
 from qfed.federation.files import write_atomically
 from qfed.federation.invitation import INVITATION, Invitation
+from qfed.federation.site_draft import draft_site
 from qfed.secagg import Federation, Identity
 
 AGGREGATOR, TLS, SITE, SITE_KEY = "aggregator", "tls", "site.toml", "identity.key"
@@ -99,17 +99,14 @@ def _settings(file: Path, name: str, invitation: Invitation) -> tuple[str, bool]
     """The text of site.toml with the invitation in it, and whether it is a first draft."""
     pin = invitation.federation.coordinator.fingerprint()
     server = {"address": invitation.server, "ca": certificates.CA}
-    if not file.exists():
-        privacy = load_config().privacy
-        head = tomli_w.dumps({"name": name, "dataset": name, "coordinator": pin})
-        policy = tomli_w.dumps({"policy": {"epsilon": privacy.epsilon, "delta": privacy.delta}})
-        return f"{head}\n{tomli_w.dumps({'server': server})}\n{_OWN_DECISION}{policy}", True
     try:
         import tomlkit
     except ModuleNotFoundError:
         raise MissingExtra("tomlkit", "client") from None
-    load_site(file)
-    tree = tomlkit.parse(file.read_text(encoding="utf-8"))
+    new = not file.exists()
+    if not new:
+        load_site(file)
+    tree = tomlkit.parse(draft_site(name) if new else file.read_text(encoding="utf-8"))
     if str(tree["name"]) != name:
         raise ConfigError(
             f"{file} is of the site {tree['name']}, {SITE_KEY} beside it of {name}; use one site's folder"
@@ -123,10 +120,4 @@ def _settings(file: Path, name: str, invitation: Invitation) -> tuple[str, bool]
     tree["coordinator"] = pin
     section = tree.setdefault("server", tomlkit.table())
     section.update(server)
-    return tomlkit.dumps(tree), False
-
-
-_OWN_DECISION = (
-    "# This site's own decision, whatever a run asks for: the privacy budget of its data over all runs, and what it\n"
-    "# refuses. Every field: qfed site --help\n"
-)
+    return tomlkit.dumps(tree), new
