@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from qfed.cli import audit, calibrate, client, config, federation, ledger, models, simulate, site, warmup
+from qfed.cli import audit, calibrate, client, config, federation, ledger, models, simulate, site, track, warmup
 from qfed.errors import MissingExtra, QfedError
 
 _INTERRUPTED = 130
@@ -47,6 +47,7 @@ app.command("audit")(audit.audit)
 app.command("client")(client.client)
 app.command("calibrate")(calibrate.calibrate)
 app.command("warmup")(warmup.warmup)
+app.command("track")(track.track)
 app.add_typer(config.app, name="config")
 app.add_typer(federation.app, name="federation")
 app.add_typer(ledger.app, name="ledger")

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 RECENT = 10
 _RUN = ("run", "name")
+_DENIED = {"path": "denied_requests", "size": "oversized_requests"}
 Kind = Literal["gauge", "counter"]
 FAMILIES: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
     "qfed_build_info": ("gauge", "Version of qfed; the value is always 1", ("version",)),
+    "qfed_server_up": ("gauge", "Whether the server answers (1 or 0); sites are told only while it does", ()),
     "qfed_sites": ("gauge", "Sites of the roster by status", ("status",)),
     "qfed_site_online": ("gauge", "Whether a site polled lately (1 or 0)", ("site",)),
     "qfed_site_last_seen_timestamp_seconds": ("gauge", "When a site was heard of last", ("site",)),
@@ -59,13 +61,15 @@ Sample = tuple[str, tuple[str, ...], float]
 
 def exposition(
     data: Path,
-    sites: Sequence[SiteStatus],
+    sites: Sequence[SiteStatus] | None,
+    about: Mapping[str, Any],
     runs: Sequence[Run],
-    denied: Mapping[str, int],
     events: Sequence[Event],
-    now: float,
 ) -> tuple[bytes, str]:
-    """The text that Prometheus scrapes, and its media type; `events` are the dashboard's own."""
+    """The text that Prometheus scrapes, and its media type.
+
+    `sites` is None while the server does not answer, `about` what it says of itself, `events` are the dashboard's own.
+    """
     try:
         from prometheus_client import CollectorRegistry
         from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -75,7 +79,7 @@ def exposition(
 
     class Now(Collector):
         def collect(self) -> Iterable[Metric]:
-            return families([*_place(data, sites, runs, denied, events), *_of_runs(_told(runs))])
+            return families([*_place(data, runs, events), *_server(sites, about), *_of_runs(_told(runs))])
 
     registry = CollectorRegistry()
     registry.register(Now())
@@ -100,10 +104,13 @@ def _told(runs: Sequence[Run]) -> list[Run]:
     return [run for run in readable if run.under_way] + [run for run in readable if not run.under_way][:RECENT]
 
 
-def _place(
-    data: Path, sites: Sequence[SiteStatus], runs: Sequence[Run], denied: Mapping[str, int], events: Sequence[Event]
-) -> Iterable[Sample]:
-    yield "qfed_build_info", (qfed.__version__,), 1
+def _server(sites: Sequence[SiteStatus] | None, about: Mapping[str, Any]) -> Iterable[Sample]:
+    yield "qfed_server_up", (), sites is not None
+    for reason, key in _DENIED.items():
+        if key in about:
+            yield "qfed_denied_requests", (reason,), float(about[key])
+    if sites is None:
+        return
     by_status = Count(site.status for site in sites)
     for presence in get_args(Presence):
         yield "qfed_sites", (presence,), by_status[presence]
@@ -111,11 +118,13 @@ def _place(
         yield "qfed_site_online", (site.name,), site.status == "online"
         if site.last_seen is not None:
             yield "qfed_site_last_seen_timestamp_seconds", (site.name,), site.last_seen
+
+
+def _place(data: Path, runs: Sequence[Run], events: Sequence[Event]) -> Iterable[Sample]:
+    yield "qfed_build_info", (qfed.__version__,), 1
     statuses = Count(run.status for run in runs)
     for status in get_args(Status):
         yield "qfed_runs", (status,), statuses[status]
-    for reason, count in sorted(denied.items()):
-        yield "qfed_denied_requests", (reason,), count
     asked = Count(event.event for event in events)
     yield "qfed_sign_ins", ("accepted",), asked["signed in"]
     yield "qfed_sign_ins", ("refused",), asked["refused"]

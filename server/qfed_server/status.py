@@ -5,7 +5,7 @@ The live list comes from the SuperLink (who polled when); the dashboard, /metric
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -36,20 +36,13 @@ class SiteStatus:
 
 
 class Control(Protocol):
-    """What an administrator may ask for; both raise a QfedError that says what is wrong."""
+    """What an administrator may ask for; a QfedError says what is wrong."""
 
     def submit(self, config: str) -> str:
         """Queue a run of this TOML text; its identifier."""
 
-    def stop(self, run: str) -> None:
-        """Stop a run after what is under way; the last good model is kept."""
+    def stop(self, run: str, why: str) -> None:
+        """End a run after what is under way; the last good model is kept."""
 
-
-class Live(Protocol):
-    """What changes without a file changing."""
-
-    def sites(self) -> Sequence[SiteStatus]:
-        """The roster's sites."""
-
-    def denied(self) -> Mapping[str, int]:
-        """Requests that the public listener refused so far, by reason."""
+    def about(self) -> Mapping[str, Any]:
+        """What serves: `denied_requests` and `oversized_requests` of the public listener among it."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -22,7 +21,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from qfed.errors import QfedError
@@ -36,7 +35,7 @@ from qfed_server.status import Control, SiteStatus
 
 MOUNT = "/dashboard"
 """Where the private listener has it."""
-LIVE, METRICS = "/live.json", "/metrics"
+METRICS = "/metrics"
 
 Handler = Callable[[Page, Mapping[str, str]], Response]
 
@@ -47,14 +46,14 @@ def make_app(
     control: Control | None = None,
     *,
     admin: bool = False,
-    denied: Callable[[], Mapping[str, int]] = dict,
     hosts: Collection[str] = (),
     clock: Callable[[], float] = time.time,
 ) -> Starlette:
-    """The dashboard over a data directory; `denied` counts what the public listener refused, by reason.
+    """The dashboard over a data directory.
 
-    Makes DIR/token and DIR/metrics.token when they are not there. With `admin` (and a `control`) runs can be submitted
-    and stopped. `hosts` are names besides localhost that browsers may use.
+    Makes DIR/token and DIR/metrics.token when they are not there. `sites` and `control` may raise a QfedError: the
+    server is away then, and the pages say so and show what lies on disk. With `admin` runs can be submitted and
+    stopped. `hosts` are names besides localhost that browsers may use.
     """
     gate, trail, runs = Gate(data / TOKEN, clock), Trail(data, clock), Runs(data)
     make_token(data / METRICS_TOKEN)
@@ -103,29 +102,23 @@ def make_app(
         answer.delete_cookie(COOKIE, path=here.root or "/", httponly=True, samesite="strict")
         return answer
 
-    def bearer(handler: Callable[[], Response]) -> Callable[[Request], Response]:
-        def endpoint(request: Request) -> Response:
-            scheme, _, token = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not same(token.strip(), read_token(data / METRICS_TOKEN)):
-                text = f"401: send the token in {METRICS_TOKEN} as Authorization: Bearer TOKEN\n"
-                return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
-            return handler()
-
-        return endpoint
-
-    def live() -> Response:
-        return JSONResponse({"sites": [asdict(site) for site in sites()], "denied": dict(denied())})
-
-    def metrics() -> Response:
-        body, kind = exposition(data, sites(), runs.all(), denied(), trail.events, clock())
+    def metrics(request: Request) -> Response:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not same(token.strip(), read_token(data / METRICS_TOKEN)):
+            text = f"401: send the token in {METRICS_TOKEN} as Authorization: Bearer TOKEN\n"
+            return PlainTextResponse(text, 401, {"WWW-Authenticate": "Bearer"})
+        try:
+            seen, about = sites(), control.about() if control is not None else {}
+        except QfedError:
+            seen, about = None, {}
+        body, kind = exposition(data, seen, about, runs.all(), trail.events)
         return Response(body, media_type=kind)
 
     routes = [
         Route("/login", sign_in, methods=["GET", "POST"]),
         Route("/logout", page(sign_out, form=True), methods=["POST"]),
         Route("/static/{file}", pages.static),
-        Route(LIVE, bearer(live)),
-        Route(METRICS, bearer(metrics)),
+        Route(METRICS, metrics),
         Route("/", page(pages.overview)),
         Route("/runs", page(pages.runs)),
         Route("/runs/{run}", page(pages.run)),
@@ -140,7 +133,7 @@ def make_app(
         ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(Guard, hosts=hosts, machines=(LIVE, METRICS))],
+        middleware=[Middleware(Guard, hosts=hosts, machines=(METRICS,))],
         exception_handlers={
             HTTPException: pages.http_error,
             QfedError: pages.qfed_error,

@@ -1,7 +1,7 @@
 """Who may see the dashboard: one token in a file, sessions in memory, forms that only our own pages can send.
 
     DIR/token          whoever can read it may sign in (0600, 256 bits of the operating system's entropy)
-    DIR/metrics.token  whoever can read it may read /metrics and the live list of sites, nothing else
+    DIR/metrics.token  whoever can read it may read /metrics, nothing else
 
 A session is a random cookie (HttpOnly, SameSite=Strict) that lasts 8 hours at most and 1 hour unused; its form token is
 another random value. Both are compared in constant time. Five wrong tokens within a minute close the door for a minute.

@@ -50,13 +50,18 @@ class Health:
 
 
 def judge(
-    data: Path, sites: Sequence[SiteStatus], runs: Sequence[Run], federation: Federation | None, now: float
+    data: Path,
+    sites: Sequence[SiteStatus],
+    runs: Sequence[Run],
+    federation: Federation | None,
+    now: float,
+    away: str | None = None,
 ) -> Health:
-    """The verdict right now."""
+    """The verdict right now; `away` says why the server does not answer, when it does not."""
     running = [run for run in runs if run.status == "running"]
     points = [
-        *_sites(sites, running, federation, now),
-        *(point for run in running for point in _running(run, now)),
+        *([Point("alarm", "The server does not answer", away)] if away else _sites(sites, running, federation, now)),
+        *(point for run in running for point in _running(run, now) if not away),
         *_over(runs, now),
         *_certificates(data, now),
         *_disk(data),
@@ -65,7 +70,9 @@ def judge(
     level: Level = points[0].level if points else "good"
     online = sum(site.status == "online" for site in sites)
     counted = f"{online} of {units.count(len(sites), 'site')} online" if sites else "no sites yet"
-    if running:
+    if away:
+        counted, work = "the server does not answer", "what you see is what it left on disk"
+    elif running:
         work = ", ".join(f"{run.title} in round {min(run.done + 1, run.planned)} of {run.planned}" for run in running)
     else:
         work = "no run under way"

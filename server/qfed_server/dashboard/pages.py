@@ -124,8 +124,14 @@ class Pages:
 
     def overview(self, here: Page, _: Mapping[str, str]) -> Response:
         """Is everything alright, who is missing, how far is the run, what was spent."""
-        now, sites, runs, federation = self._clock(), list(self._sites()), self._runs.all(), self._federation()
-        verdict = health.judge(self._data, sites, runs, federation, now)
+        now, runs, federation = self._clock(), self._runs.all(), self._federation()
+        away = None
+        try:
+            sites = list(self._sites())
+        except QfedError as error:
+            sites = [SiteStatus(site.name) for site in federation.roster] if federation else []
+            away = str(error)
+        verdict = health.judge(self._data, sites, runs, federation, now, away)
         current = [run for run in runs if run.status == "running"] or runs[:1]
         return self._answer(
             here,
@@ -212,7 +218,7 @@ class Pages:
         assert self._control is not None  # noqa: S101 - the route exists for administrators only
         run = self._run(here)
         try:
-            self._control.stop(run.name)
+            self._control.stop(run.name, "by an administrator, from the dashboard")
         except QfedError as error:
             self._trail.note("action failed", action="stop", run=run.name, why=str(error))
             raise

@@ -1,9 +1,9 @@
 """Runs as they lie on disk, read for people: never written, and a folder that cannot be read is shown as such.
 
-    DIR/runs/RUN/   config.toml, run.json, checkpoint.npz, state.json, events.jsonl; result.json, model.npz, model.json
-                    and report.html at the end
+    DIR/runs/RUN/   config.toml, state.json, events.jsonl, run.json, facts.json, checkpoint.npz; at the end result.json,
+                    model.npz, model.json, report.html
 
-Cost    a stat of five files a run and call; what did not change is not read again.
+Cost    a stat of seven files a run and call; what did not change is not read again.
 Errors  none: `Run.status` is "unreadable" and `Run.why` says what is wrong.
 """
 
@@ -13,7 +13,7 @@ import json
 import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -34,7 +34,7 @@ FILES = {
     "config.toml": "configuration",
 }
 """What may be downloaded, and what it is."""
-_WATCHED = ("config.toml", "run.json", "checkpoint.npz", "state.json", "events.jsonl", "result.json")
+_WATCHED = ("config.toml", "run.json", "checkpoint.npz", "state.json", "events.jsonl", "result.json", "facts.json")
 _ORDER = {"running": 0, "queued": 1}
 _LAST_BYTES = 1_000_000
 
@@ -193,6 +193,8 @@ def _read(path: Path, changed: float) -> Run:
         config = load_config(path / "config.toml")
         folder = RunFolder(path)
         state = folder.checkpoint() if (path / "checkpoint.npz").exists() else None
+        if state is not None:
+            state = _with_epsilon(state, path / "facts.json")
         metric = folder.metric[0] if (path / "run.json").exists() else "accuracy"
         result = read_result(path) if (path / "result.json").exists() else None
     except (QfedError, OSError, ValueError, KeyError, TypeError) as error:
@@ -226,6 +228,19 @@ def _read(path: Path, changed: float) -> Run:
         began=(told.submitted if told else None) or _time(events, 0, changed),
         ended=None if status in UNDER_WAY else (told.finished if told else None) or _time(events, -1, changed),
     )
+
+
+def _with_epsilon(state: Checkpoint, facts: Path) -> Checkpoint:
+    """With the epsilon that the sites told beforehand; between two points that of the later one, never less."""
+    if not facts.exists():
+        return state
+    points = sorted((int(round), float(spent)) for round, spent in json.loads(facts.read_bytes())["epsilon"])
+
+    def told(record: RoundRecord) -> RoundRecord:
+        spent = next((spent for round, spent in points if round >= record.round), None)
+        return record if record.epsilon is not None else record.model_copy(update={"epsilon": spent})
+
+    return replace(state, rounds=tuple(map(told, state.rounds)))
 
 
 @dataclass(frozen=True)

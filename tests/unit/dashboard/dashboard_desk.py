@@ -89,7 +89,8 @@ class Desk:
     data: Path
     now: float = NOW
     sites: list[SiteStatus] = field(default_factory=list)
-    denied: dict[str, int] = field(default_factory=dict)
+    denied: int = 3
+    away: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
 
     def submit(self, config: str) -> str:
@@ -99,21 +100,23 @@ class Desk:
         self.asked.append(("submit", config))
         return "5ubm1tted"
 
-    def stop(self, run: str) -> None:
+    def stop(self, run: str, why: str) -> None:
         """Control."""
         self.asked.append(("stop", run))
 
+    def about(self) -> dict[str, Any]:
+        """Control."""
+        return {"denied_requests": self.denied, "oversized_requests": 0, "version": "0.1.0"}
+
+    def seen(self) -> list[SiteStatus]:
+        """The live list; a server that is away does not answer."""
+        if self.away:
+            raise ConfigError("no server answers on control.sock; start it")
+        return self.sites
+
     def client(self, *, signed_in: bool = True, admin: bool = False, **options: Any) -> Browser:
         """A browser of sorts."""
-        app = make_app(
-            self.data,
-            lambda: self.sites,
-            self,
-            admin=admin,
-            denied=lambda: self.denied,
-            clock=lambda: self.now,
-            **options,
-        )
+        app = make_app(self.data, self.seen, self, admin=admin, clock=lambda: self.now, **options)
         client = Browser(app)
         if signed_in:
             answer = client.post("/login", data={"token": (self.data / "token").read_text()})

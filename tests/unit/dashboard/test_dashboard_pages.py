@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from dashboard_desk import NOW, Browser, Desk
 
+from qfed.federation.runfolder import RunFolder
 from qfed.report import units
 
 Add = Callable[..., Path]
@@ -60,10 +62,6 @@ def test_the_run_page_shows_figures_plots_and_drops(desk: Desk, run_of: Add) -> 
 
 def test_an_unknown_epsilon_is_not_a_zero(desk: Desk, run_of: Add) -> None:
     folder = run_of("9f2c41d0", "running")
-    from dataclasses import replace
-
-    from qfed.federation.runfolder import RunFolder
-
     state = RunFolder(folder).checkpoint()
     bare = tuple(record.model_copy(update={"epsilon": None}) for record in state.rounds)
     RunFolder(folder).save(replace(state, rounds=bare))
@@ -142,6 +140,26 @@ def test_an_empty_directory_is_explained(desk: Desk) -> None:
     page = desk.client().get("/").text
     assert "federation.json" in page
     assert "No run yet" in page
+
+
+def test_a_server_that_is_away_is_an_alarm_and_the_disk_is_shown(desk: Desk, run_of: Add) -> None:
+    run_of("9f2c41d0", "running")
+    desk.away = True
+    client = desk.client()
+    page = text(client.get("/").text)
+    assert "Needs you: the server does not answer" in page
+    assert "no server answers on control.sock; start it" in page
+    assert client.get("/runs/9f2c41d0").status_code == 200
+
+
+def test_epsilon_comes_from_what_the_sites_told_and_is_never_less(desk: Desk, run_of: Add) -> None:
+    folder = run_of("9f2c41d0", "running")
+    bare = RunFolder(folder).checkpoint()
+    rounds = tuple(record.model_copy(update={"epsilon": None}) for record in bare.rounds)
+    RunFolder(folder).save(replace(bare, rounds=rounds))
+    (folder / "facts.json").write_text(json.dumps({"epsilon": [[12, 2.996], [5, 1.9], [10, 2.7]]}))
+    page = text(desk.client().get("/runs/9f2c41d0").text)
+    assert '<dt>Epsilon spent</dt><dd class="value">2.70</dd>' in page, "after round 7: that of round 10"
 
 
 def test_the_audit_trail_has_sign_ins_and_runs_newest_first(desk: Desk, run_of: Add) -> None:
