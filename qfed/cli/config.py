@@ -41,9 +41,9 @@ def schema(
 ) -> None:
     """Print every field with its type, default and meaning."""
     if result:
-        from qfed.federation.result import result_schema
+        from qfed.federation.synthesis_result import published_schema
 
-        typer.echo(json.dumps(result_schema(), indent=2))
+        typer.echo(json.dumps(published_schema(), indent=2))
         return
     if as_json:
         typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))

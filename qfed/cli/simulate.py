@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from qfed.config import load_config
+from qfed.config import RunConfig, load_config
 
 
 def simulate(
@@ -27,13 +27,14 @@ def simulate(
     """Simulate a federation: real models, real noise, real encryption, sites on this machine."""
     resolved = load_config(config, [*(set_ or []), *([f"simulation.engine={engine}"] if engine else [])])
     console = Console()
+    if resolved.kind == "synthesize":
+        _synthesize(resolved, out, force, quiet, verbose, console)
+        return
     with console.status("loading the libraries"):
         from qfed.report import final_table
         from qfed.report.units import epsilon
         from qfed.simulation import Step, simulate
-    # After the imports: Flower sets its logger's level when it is imported.
-    logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
-    logging.getLogger("qfed.site").setLevel(logging.INFO if verbose else logging.CRITICAL)
+    _set_logs(verbose)
     bars: dict[int, TaskID] = {}
     with Progress(
         SpinnerColumn(),
@@ -63,3 +64,36 @@ def simulate(
             typer.echo(f"{what + ':':8}{out / name}")
     else:
         console.print("nothing was saved; name a folder with --out DIR for report, model and data")
+
+
+def _set_logs(verbose: bool) -> None:
+    """After the imports: Flower sets its logger's level when it is imported."""
+    logging.getLogger("flwr").setLevel(logging.INFO if verbose else logging.ERROR)
+    logging.getLogger("qfed.site").setLevel(logging.INFO if verbose else logging.CRITICAL)
+
+
+def _synthesize(config: RunConfig, out: Path | None, force: bool, quiet: bool, verbose: bool, console: Console) -> None:
+    """A run of kind "synthesize"."""
+    with console.status("loading the libraries"):
+        from qfed.report import synthesis_table
+        from qfed.simulation import synthesize
+    _set_logs(verbose)
+    bars: dict[str, TaskID] = {}
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, disable=quiet,
+    ) as display:  # fmt: skip
+
+        def show(what: str, done: int, of: int) -> None:
+            if what not in bars:
+                bars[what] = display.add_task(what, total=of)
+            display.update(bars[what], completed=done)
+
+        result = synthesize(config, out=out, force=force, progress=show)
+    console.print(synthesis_table(result))
+    if out is None:
+        console.print("nothing was saved; name a folder with --out DIR for report and counts")
+        return
+    for what, name in (("report", "report.html"), ("data", "result.json"), ("counts", "statistics.npz")):
+        typer.echo(f"{what + ':':8}{out / name}")
+    typer.echo(f"simulated records: qfed synth fit {out}")

@@ -13,18 +13,20 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from qfed.errors import ConfigError
 from qfed.federation.files import write_atomically
 from qfed.federation.result import FORMAT, RunResult
+from qfed.federation.synthesis_result import SYNTHESIS_FORMAT, SynthesisResult
 
 RESULT_FILE = "result.json"
+Model = TypeVar("Model", RunResult, SynthesisResult)
 
 
-def write_result(result: RunResult, folder: str | os.PathLike[str]) -> Path:
+def write_result(result: RunResult | SynthesisResult, folder: str | os.PathLike[str]) -> Path:
     """Write `result.json` into an existing folder and return its path."""
     tree = result.model_dump(mode="python")
     if (where := _not_finite(tree)) is not None:
@@ -35,7 +37,15 @@ def write_result(result: RunResult, folder: str | os.PathLike[str]) -> Path:
 
 def read_result(path: str | os.PathLike[str]) -> RunResult:
     """Read a result from its file, or from the folder that holds `result.json`."""
-    path = Path(path)
+    return _read(Path(path), RunResult, FORMAT)
+
+
+def read_synthesis(path: str | os.PathLike[str]) -> SynthesisResult:
+    """Read the result of a run of kind "synthesize" in the same way."""
+    return _read(Path(path), SynthesisResult, SYNTHESIS_FORMAT)
+
+
+def _read(path: Path, model: type[Model], expected: str) -> Model:
     if path.is_dir():
         path /= RESULT_FILE
     try:
@@ -47,19 +57,25 @@ def read_result(path: str | os.PathLike[str]) -> RunResult:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is no JSON ({error}); expected a {RESULT_FILE} as qfed writes it") from error
     found = tree.get("format") if isinstance(tree, dict) else None
-    if found != FORMAT:
+    if found != expected:
+        other = {FORMAT: "a model was trained", SYNTHESIS_FORMAT: "counts were released"}.get(str(found))
+        way_out = (
+            f"it is that of a run in which {other}"
+            if other
+            else "read it with the version of qfed that wrote it, or run again"
+        )
         raise ConfigError(
-            f"{path} is not a result that this qfed reads: expected format={FORMAT!r}, got format={found!r}; "
-            "read it with the version of qfed that wrote it, or run again"
+            f"{path} is not a result that this qfed reads: expected format={expected!r}, got format={found!r}; "
+            f"{way_out}"
         )
     try:
-        return RunResult.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         first = ".".join(str(part) for part in details[0]["loc"]) or "(the whole file)"
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         raise ConfigError(
-            f"{path} does not fit the schema of {FORMAT}: {first}: {details[0]['msg']}{more}; "
+            f"{path} does not fit the schema of {expected}: {first}: {details[0]['msg']}{more}; "
             "the file was changed or cut off, run again"
         ) from error
 

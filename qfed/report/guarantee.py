@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from qfed.federation.result import PrivacyStatement, RunResult
+from qfed.federation.synthesis_result import SynthesisResult
 from qfed.report import units
 
 
@@ -36,16 +37,18 @@ class Fact:
     meaning: str = ""
 
 
-def notices(result: RunResult) -> tuple[Notice, ...]:
+def notices(result: RunResult | SynthesisResult) -> tuple[Notice, ...]:
     """Alarms first, then cautions; empty for a run with nothing to warn of."""
     found = []
     if result.privacy.mode == "off":
+        what = "The model may reveal the records it was trained on."
+        if isinstance(result, SynthesisResult):
+            what = "These are exact counts of real records, and what is made of them may reveal single ones."
         found.append(
             Notice(
                 "alarm",
                 "Differential privacy is OFF",
-                "The model may reveal the records it was trained on. For comparison and debugging only: "
-                "do not release it.",
+                f"{what} For comparison and debugging only: do not release it.",
             )
         )
     if result.config.secagg.mode == "off":
@@ -76,7 +79,7 @@ def notices(result: RunResult) -> tuple[Notice, ...]:
                 f"{records:,} records outright; it should be well below 1 / {records:,}.",
             )
         )
-    if result.status == "stopped":
+    if isinstance(result, RunResult) and result.status == "stopped":
         found.append(
             Notice(
                 "caution",
@@ -89,29 +92,32 @@ def notices(result: RunResult) -> tuple[Notice, ...]:
     return tuple(found)
 
 
-def strength(epsilon: float | None, delta: float | None, unit: Literal["record", "site"] = "record") -> str:
+def strength(
+    epsilon: float | None, delta: float | None, unit: Literal["record", "site"] = "record", seen: str = "the model"
+) -> str:
     """What epsilon and delta bound, as a sentence or two."""
     if epsilon is None or delta is None:
-        return "Nothing bounds what the model gives away about a record."
+        return f"Nothing bounds what {seen} gives away about a record."
     what = "one record was used" if unit == "record" else "one site's records were used"
     if not math.isfinite(epsilon) or epsilon > 20:
         return "Epsilon is so large that it bounds nothing of practical use."
     tier = "strong" if epsilon <= 1 else "reasonable" if epsilon <= 10 else "weak"
     return (
-        f"Whatever somebody guesses about whether {what}, seeing the model makes the odds of that guess at "
+        f"Whatever somebody guesses about whether {what}, seeing {seen} makes the odds of that guess at "
         f"most {units.epsilon(math.exp(epsilon))} times as high; this may fail with probability "
         f"1 in {1 / delta:,.0f} at most. By common practice a {tier} guarantee "
         "(up to 1 strong, up to 10 reasonable, beyond weak)."
     )
 
 
-def facts(result: RunResult) -> tuple[Fact, ...]:
+def facts(result: RunResult | SynthesisResult) -> tuple[Fact, ...]:
     """The privacy statement as questions and answers."""
-    statement = result.privacy
+    statement, counts = result.privacy, isinstance(result, SynthesisResult)
+    seen = "the counts, and anything that is made of them," if counts else "the model"
     sees = Fact("What can the aggregator see?", statement.secure_aggregation)
     trust = Fact("Whom must you trust?", statement.trust)
     if statement.mode == "off":
-        nothing = strength(None, None)
+        nothing = strength(None, None, seen="the release" if counts else seen)
         return (Fact("What is protected?", "nothing: differential privacy was off", nothing), trust, sees)
     return (
         Fact("What is protected?", statement.unit),
@@ -123,9 +129,9 @@ def facts(result: RunResult) -> tuple[Fact, ...]:
         Fact(
             "How strongly?",
             f"epsilon = {units.epsilon(statement.epsilon)}, delta = {units.delta(statement.delta)} for the whole run",
-            strength(statement.epsilon, statement.delta, "site" if statement.mode == "site" else "record"),
+            strength(statement.epsilon, statement.delta, "site" if statement.mode == "site" else "record", seen),
         ),
-        Fact("How was that counted?", statement.accountant, _mechanism(statement)),
+        Fact("How was that counted?", statement.accountant, _release(statement) if counts else _mechanism(statement)),
         trust,
         sees,
     )
@@ -154,6 +160,19 @@ def _mechanism(statement: PrivacyStatement) -> str:
     return f"{text} {_parts(statement)}" if statement.mode == "shared" else text
 
 
+def _release(statement: PrivacyStatement) -> str:
+    if statement.noise_multiplier is None or statement.clip_norm is None:
+        return ""
+    where = "the sum over all sites" if statement.mode == "shared" else "each site's sums"
+    norm = f"{statement.clip_norm:.4g}"
+    text = (
+        f"One release: Gaussian noise of standard deviation {statement.noise_multiplier:.4g} x {norm} on {where}, "
+        f"which any record moves by {norm}. What is fitted, sampled and published "
+        "afterwards reads no record and costs nothing more."
+    )
+    return f"{text} {_parts(statement)}" if statement.mode == "shared" else text
+
+
 def _parts(statement: PrivacyStatement) -> str:
     honest = statement.honest or 1
     return (
@@ -168,6 +187,6 @@ def _power(value: float | None) -> str:
     return f"1e{math.floor(math.log10(value)) + 1}" if value else "0"
 
 
-def _most_spent(result: RunResult) -> float:
+def _most_spent(result: RunResult | SynthesisResult) -> float:
     ledgers = [site.epsilon for site in result.sites if site.epsilon is not None]
     return max([*ledgers, result.privacy.epsilon or 0.0])

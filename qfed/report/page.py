@@ -79,6 +79,11 @@ def write_report(result: RunResult, folder: str | os.PathLike[str]) -> Path:
 
 def render(result: RunResult) -> str:
     """The page as text."""
+    return fill("report.html.j2", _view(result))
+
+
+def fill(template: str, view: Mapping[str, Any]) -> str:
+    """A page of one of the templates."""
     try:
         import jinja2
     except ImportError as error:
@@ -91,7 +96,7 @@ def render(result: RunResult) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template("report.html.j2").render(_view(result))
+    return environment.get_template(template).render(view)
 
 
 def _view(result: RunResult) -> dict[str, Any]:

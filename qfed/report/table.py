@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qfed.federation.result import RunResult
+from qfed.federation.synthesis_result import SynthesisResult
 from qfed.report import units
 from qfed.report.guarantee import notices
 from qfed.report.words import CAVEAT, NO_COMPARISONS, model_name, verdicts
@@ -21,20 +22,25 @@ _COLOURS = {"better": "green", "worse": "yellow", "equal": "default"}
 
 def final_table(result: RunResult) -> RenderableType:
     """Notices, comparison table, verdicts, then epsilon and delta, bytes per site and time."""
-    parts: list[RenderableType] = []
-    for notice in notices(result):
-        colour = "red" if notice.level == "alarm" else "yellow"
-        body = Text.assemble((notice.title + "\n", f"bold {colour}"), _plain(notice.text))
-        parts.append(Panel(body, border_style=colour, box=box.HEAVY))
-    parts.append(_comparison(result))
+    parts: list[RenderableType] = [*notice_panels(result), _comparison(result)]
     found = verdicts(result)
     for verdict in found:
-        line = Text.assemble((verdict.headline, f"bold {_COLOURS[verdict.outcome]}"), ". ", _plain(verdict.text))
+        line = Text.assemble((verdict.headline, f"bold {_COLOURS[verdict.outcome]}"), ". ", plain(verdict.text))
         parts.append(line)
     parts.append(Text(CAVEAT if found else NO_COMPARISONS, style="dim"))
     parts.append(Text(""))
     parts.append(_costs(result))
     return Group(*parts)
+
+
+def notice_panels(result: RunResult | SynthesisResult) -> list[Panel]:
+    """What a reader must know first, in frames."""
+    found = []
+    for notice in notices(result):
+        colour = "red" if notice.level == "alarm" else "yellow"
+        body = Text.assemble((notice.title + "\n", f"bold {colour}"), plain(notice.text))
+        found.append(Panel(body, border_style=colour, box=box.HEAVY))
+    return found
 
 
 def _comparison(result: RunResult) -> Table:
@@ -46,14 +52,14 @@ def _comparison(result: RunResult) -> Table:
     table.add_row(
         Text(f"{model_name(result)} (this run)", style="bold"),
         Text(f"{result.parameters:,}", style="bold"),
-        Text(_plain(units.score(result.metric, result.final.score)), style="bold"),
+        Text(plain(units.score(result.metric, result.final.score)), style="bold"),
         Text(units.epsilon(result.privacy.epsilon), style="bold"),
     )
     for comparison in result.comparisons:
         table.add_row(
             Text(comparison.label),
             f"{comparison.parameters:,}",
-            _plain(units.score(result.metric, comparison.metrics.score)),
+            plain(units.score(result.metric, comparison.metrics.score)),
             units.epsilon(comparison.epsilon),
         )
     return table
@@ -68,15 +74,15 @@ def _costs(result: RunResult) -> Table:
         grid.add_row("privacy", Text("none", style="bold red"))
     else:
         spent = f"epsilon {units.epsilon(result.privacy.epsilon)}, delta {units.delta(result.privacy.delta)}"
-        grid.add_row("privacy", _plain(f"{spent} (budget {units.budget(result.config.privacy.epsilon)}), whole run"))
+        grid.add_row("privacy", plain(f"{spent} (budget {units.budget(result.config.privacy.epsilon)}), whole run"))
     rounds = units.count(len(result.rounds), "round")
-    grid.add_row("rounds", _plain(rounds + (f", {failed} failed" if failed else "")))
+    grid.add_row("rounds", plain(rounds + (f", {failed} failed" if failed else "")))
     if result.sites:
-        grid.add_row("bytes per site", _plain(f"{units.size(result.bytes_per_site)} sent and received"))
-    grid.add_row("time", _plain(units.duration(result.seconds.get("total"))))
+        grid.add_row("bytes per site", plain(f"{units.size(result.bytes_per_site)} sent and received"))
+    grid.add_row("time", plain(units.duration(result.seconds.get("total"))))
     return grid
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Ordinary spaces and hyphens: not every terminal has others, and these figures are copied into commands."""
     return text.replace(units.NBSP, " ").replace(units.MINUS, "-")

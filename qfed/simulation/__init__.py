@@ -13,23 +13,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import platform
 import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 from qfed.config import FEW_SITES, RunConfig, anchored, load_config, to_toml
 from qfed.data import SiteData, load, partition
-from qfed.errors import ConfigError, MissingExtra, QuorumLost
+from qfed.errors import ConfigError, QuorumLost
 from qfed.federation.files import write_atomically
 from qfed.federation.local import learner_for
 from qfed.federation.result import Comparison, RunResult, SiteRecord
@@ -38,11 +34,14 @@ from qfed.federation.statement import privacy_statement
 from qfed.models import save_model, warn_of_plateau
 from qfed.report import write_report, write_result
 from qfed.simulation.arms import LABELS, Arm, compare, pooled, run_arm
+from qfed.simulation.folder import require_extras, result_folder, versions
 from qfed.simulation.provision import make_keys
+from qfed.simulation.synthesis import synthesize
 
-_PACKAGES = ("qfed", "flwr", "torch", "pennylane", "opacus", "dp-accounting", "numba", "numpy", "cryptography")
-_MARK = "INCOMPLETE"
 _log = logging.getLogger("qfed.simulation")
+
+
+__all__ = ["Step", "simulate", "synthesize"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,9 @@ def simulate(
     """
     began = time.monotonic()
     resolved = anchored(config) if isinstance(config, RunConfig) else load_config(config)
-    _require_extras(resolved, report=out is not None)
+    if resolved.kind != "train":
+        raise ConfigError('kind="synthesize" trains no model; run it with qfed.simulation.synthesize')
+    require_extras(resolved, report=out is not None)
     data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
     _warn_of_denominator(resolved, [len(site.train) for site in data])
     _warn_of_few_sites(resolved)
@@ -85,7 +86,7 @@ def simulate(
     keys = make_keys(resolved, data)
     run = hashlib.sha256(to_toml(resolved).encode()).hexdigest()[:16]
     seconds = {"preparation": time.monotonic() - began}
-    with _folder(out, force) as folder, _one_thread():
+    with result_folder(out, force) as folder, _one_thread():
         work = folder / "work"
         parts = 1 + len(resolved.simulation.compare)
         start = time.monotonic()
@@ -115,16 +116,6 @@ def simulate(
         if out is not None:
             _write(folder, resolved, arm, result, keys.names)
     return result
-
-
-def _require_extras(config: RunConfig, *, report: bool) -> None:
-    """MissingExtra now rather than when the run is under way, or over and its report is due."""
-    needed = [("jinja2", "server"), ("matplotlib", "server")] if report else []
-    if config.simulation.engine == "ray":
-        needed.append(("ray", "sim"))
-    for package, extra in needed:
-        if find_spec(package) is None:
-            raise MissingExtra(package, extra)
 
 
 def _warn_of_denominator(config: RunConfig, records: Sequence[int]) -> None:
@@ -173,7 +164,7 @@ def _result(
         status="completed" if state.status == "completed" and state.final is not None else "stopped",
         run=run,
         config=config,
-        versions={"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES},
+        versions=versions(),
         task=arm.learner.schema.task,
         metric=arm.learner.metric,
         parameters=arm.learner.parameters,
@@ -196,37 +187,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _folder(out: str | os.PathLike[str] | None, force: bool) -> Iterator[Path]:
-    """The folder to work in; a given one carries the mark INCOMPLETE until everything is written."""
-    if out is None:
-        with tempfile.TemporaryDirectory(prefix="qfed-") as temporary:
-            yield Path(temporary)
-        return
-    folder = Path(out)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--out {folder} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        ours = (folder / _MARK).exists() or (folder / "result.json").exists()
-        if not ours:
-            raise ConfigError(f"--out {folder} holds files that are not a simulation's; name an empty or new folder")
-        if not force:
-            raise ConfigError(
-                f"--out {folder} holds an earlier simulation; name another folder, or replace it: --force"
-            )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = folder / _MARK
-    mark.write_text(
-        "This simulation is running or was cut off; nothing here is a result.\n"
-        "Start it again into the same folder with --force.\n",
-        encoding="utf-8",
-    )
-    yield folder
-    shutil.rmtree(folder / "work", ignore_errors=True)
-    mark.unlink()
 
 
 def _write(folder: Path, config: RunConfig, arm: Arm, result: RunResult, names: tuple[str, ...]) -> None:

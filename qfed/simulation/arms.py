@@ -74,6 +74,19 @@ def run_arm(config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, f
     place = RunFolder.create(folder / "run", run, config, learner.start, learner.metric, target_unit(config))
     keys.federation.save(place.federation_file)
     provision(folder / "sites", config, data, keys)
+    try:
+        run_apps(config, place, folder)
+    except QuorumLost:
+        if place.checkpoint().final is None and not place.checkpoint().rounds:
+            raise  # nothing was learned; a run that stopped later has a model and a history to show
+    state = place.checkpoint()
+    return Arm(
+        state, tuple(spent_at(config, folder / "sites" / f"{i:04d}", n) for i, n in enumerate(keys.names)), learner
+    )
+
+
+def run_apps(config: RunConfig, place: RunFolder, folder: Path) -> None:
+    """Run ServerApp and ClientApp over the sites in `folder`/sites, on the engine that the configuration names."""
     server_config, client_config = {"qfed-run": str(place.path)}, {"qfed-sites": str(folder / "sites")}
     server_app, client_app, sites = component(SERVER_APP), component(CLIENT_APP), config.federation.sites
     try:
@@ -85,15 +98,8 @@ def run_arm(config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, f
             fails = _failures(config.simulation.failures)
             warm = {**client_config, "qfed-warm": "yes"}
             run_in_process(server_app, client_app, sites, server_config, warm, fails, component(PREPARE_ROUND))
-    except QuorumLost:
-        if place.checkpoint().final is None and not place.checkpoint().rounds:
-            raise  # nothing was learned; a run that stopped later has a model and a history to show
     finally:
         component(CLOSE_SITES)()
-    state = place.checkpoint()
-    return Arm(
-        state, tuple(_spent(config, folder / "sites" / f"{i:04d}", n) for i, n in enumerate(keys.names)), learner
-    )
 
 
 def _write_bundle(folder: Path, client_config: dict[str, str]) -> None:
@@ -130,7 +136,8 @@ def _failures(failures: Sequence[Failure]) -> Callable[[int, Message], bool] | N
     return fails
 
 
-def _spent(config: RunConfig, site: Path, dataset: str) -> float | None:
+def spent_at(config: RunConfig, site: Path, dataset: str) -> float | None:
+    """Epsilon by a simulated site's own ledger; None without privacy."""
     if config.privacy.mode == "off":
         return None
     ledger = Ledger(site / "ledger.db", Limits(config.privacy.epsilon, config.privacy.delta))
