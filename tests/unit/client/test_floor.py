@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from small_runs import small
 
-from qfed.config import RunConfig, SitePolicy, replace
+from qfed.config import RunConfig, SitePolicy, load_config, replace
 from qfed.errors import (
     ClearRefused,
     CodeRefused,
     CohortRefused,
     DeltaRefused,
     EpsilonRefused,
+    KindRefused,
     ModelRefused,
     ModeRefused,
     NoiseRefused,
@@ -38,6 +39,7 @@ def asked(config: RunConfig, run: dict[str, Any] | None = None, **policy: Any) -
 CONFIG = small("privacy.mode=local")
 
 REFUSALS: list[tuple[type[PolicyRefused], dict[str, Any], dict[str, Any], str]] = [
+    (KindRefused, {}, {"kinds": ("synthesize",)}, "runs of kind synthesize, got kind='train'"),
     (ModeRefused, {"privacy.mode": "off"}, {}, "without differential privacy"),
     (ModeRefused, {}, {"modes": ("shared", "site")}, "privacy modes shared, site, got privacy.mode='local'"),
     (UnitRefused, {}, {"units": ("site",)}, "protection of each site, got 'record'"),
@@ -65,6 +67,32 @@ def test_each_limit_has_its_own_refusal(
     with pytest.raises(error, match=text) as caught:
         asked(CONFIG, run, **policy)
     assert type(caught.value) is error, "the aggregator is told the type, so it says the reason"
+
+
+COUNTS = load_config(None, ["kind=synthesize", "data.source=wine", "federation.sites=5"])
+
+
+@pytest.mark.parametrize(
+    ("error", "run", "policy", "text"),
+    [
+        (KindRefused, {}, {"kinds": ("train",)}, "runs of kind train, got kind='synthesize'"),
+        (ModeRefused, {"privacy.mode": "off"}, {}, "without differential privacy"),
+        (ModeRefused, {}, {"modes": ("local",)}, "privacy modes local, got privacy.mode='shared'"),
+        (EpsilonRefused, {"privacy.epsilon": 3.5}, {}, "budget is epsilon=3.0, the run asks for 3.5"),
+        (EpsilonRefused, {}, {"epsilon_alone": 5.0}, "would leave this site epsilon=5.6"),
+        (DeltaRefused, {"privacy.delta": 1e-4}, {}, "delta=1e-05, the run asks for 0.0001"),
+        (NoiseRefused, {}, {"least_noise": 1.5}, "at least 1.5, the run's plan has 1.39"),
+        (CohortRefused, {}, {"least_survivors": 5}, "at least 5 sites only, the run opens them over 4"),
+        (ClearRefused, {"secagg.mode": "off", "privacy.mode": "local"}, {}, "updates in clear"),
+    ],
+)  # fmt: skip
+def test_the_floor_holds_for_a_release_of_counts_too(
+    error: type[PolicyRefused], run: dict[str, Any], policy: dict[str, Any], text: str
+) -> None:
+    asked(COUNTS)
+    with pytest.raises(error, match=text) as caught:
+        asked(COUNTS, run, **policy)
+    assert type(caught.value) is error
 
 
 def test_other_terms_than_the_federation_file_are_refused() -> None:
