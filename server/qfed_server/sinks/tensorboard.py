@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qfed.config import to_toml
 from qfed.errors import MissingExtra
@@ -30,12 +31,8 @@ class TensorBoard:
         except ImportError as error:
             raise MissingExtra("tensorboard", "tensorboard") from error
         self._folder = folder
-        self._event, self._summary, self._text, self._writer = (
-            event_pb2.Event,
-            summary_pb2.Summary,
-            text_pb,
-            EventFileWriter,
-        )
+        self._event, self._summary, self._text = event_pb2.Event, summary_pb2.Summary, text_pb
+        self._writer, self._open = EventFileWriter, dict[str, Any]()
 
     def begin(self, run: Run) -> None:
         """The configuration as text."""
@@ -61,9 +58,9 @@ class TensorBoard:
     def end(self, run: Run) -> None:
         """How it ended, as text."""
         told = run.status if run.why is None else f"{run.status}: {run.why}"
-        self._write(
-            run, [self._event(wall_time=run.ended or run.changed, step=run.done, summary=self._text("end", told))]
-        )
+        t = run.ended or run.changed
+        self._write(run, [self._event(wall_time=t, step=run.done, summary=self._text("end", told))])
+        self._open.pop(run.name).close()
 
     def _write(self, run: Run, events: Sequence[object]) -> None:
         if run.name not in self._open:
