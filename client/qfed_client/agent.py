@@ -22,8 +22,9 @@ from typing import Protocol
 
 from qfed._flower import Context, Error, Message, RecordDict, name_message
 from qfed._flower.fleet import HEARTBEAT_INTERVAL, Fleet
-from qfed.errors import LinkError, NotAdmitted, RunOver
+from qfed.errors import LinkError, NotAdmitted, RunOver, StateError
 from qfed.federation import wire
+from qfed_client.auditlog import AuditLog
 from qfed_client.pace import Backoff, Pace
 
 log = logging.getLogger("qfed.agent")
@@ -77,6 +78,7 @@ class Agent:
         self._turn = turn or threading.Lock()
         self._backoff = backoff or Backoff()
         self._pace = Pace(time.monotonic())
+        self._audit = AuditLog(self._folder)
         self._stop = threading.Event()
         self._reply: tuple[Message, float] | None = None
         self._joined = False
@@ -94,7 +96,7 @@ class Agent:
                 try:
                     pause = self._step()
                     self._backoff.succeeded()
-                except LinkError as error:
+                except (LinkError, StateError) as error:
                     pause = self._backoff.pause()
                     if isinstance(error, NotAdmitted):
                         self._joined = False
@@ -110,13 +112,15 @@ class Agent:
     def _join(self) -> None:
         self._fleet.activate()
         self._joined = True
+        self._audit.append({"what": "connected", "server": self._fleet.address})
         log.info("connected to %s", self._fleet.address)
 
     def _leave(self) -> None:
         if self._fleet.active:
-            with suppress(LinkError):
+            with suppress(LinkError, StateError):
                 self._fleet.deactivate()
-                log.info("disconnected from %s", self._fleet.address)
+                head = self._audit.append({"what": "disconnected", "server": self._fleet.address}, anchor=True)
+                log.info("disconnected from %s; the audit log ends with %s", self._fleet.address, head)
         self._fleet.close()
         self._app.close(self._folder)
 
@@ -180,7 +184,13 @@ class Agent:
         about = reply.metadata
         try:
             sent = self._fleet.reply(reply, seconds)
-            log.info("%s of round %s: answered in %.2f s, %d bytes", about.message_type, about.group_id, seconds, sent)
         except RunOver as error:
             log.info("a reply is dropped: %s", error)
+            self._reply = None
+            return
         self._reply = None
+        asked = about.reply_to_message_id[:16]
+        self._audit.append(
+            {"what": "sent", "type": about.message_type, "round": about.group_id, "message": asked, "bytes": sent}
+        )
+        log.info("%s of round %s: answered in %.2f s, %d bytes", about.message_type, about.group_id, seconds, sent)

@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from qfed._flower import ClientApp, Context, Error, Message
-from qfed.errors import ConfigError, QfedError
+from qfed.errors import ConfigError, QfedError, StateError
 from qfed.federation import wire
 from qfed.federation.local import Job, Learner
 from qfed.federation.wire import SITE_FAILED, SITE_REFUSED
+from qfed_client.diary import Diary
 from qfed_client.site import Site
 
 log = logging.getLogger("qfed.site")
@@ -86,19 +87,36 @@ def prepare_round(deliveries: Sequence[tuple[Message, Context]]) -> None:
 
 
 def _answer(message: Message, context: Context, work: Callable[[Site], wire.Fields]) -> Message:
+    diary = Diary(message, site_folder(context) if "qfed-site" in context.node_config else None)
     try:
+        diary.received()
         site = _site(context)
         try:
-            return Message(wire.pack(work(site)), reply_to=message)
+            diary.begin(site)
+            try:
+                fields = work(site)
+            finally:
+                diary.end(site)
         finally:
             if site.folder not in _open:
                 site.close()
+        diary.accepted(fields)
+        return Message(wire.pack(fields), reply_to=message)
     except QfedError as error:
         log.warning("%s refused: %s: %s", message.metadata.message_type, type(error).__name__, error)
-        return Message(Error(SITE_REFUSED, type(error).__name__), reply_to=message)
+        return _no(message, diary, error, SITE_REFUSED)
     except Exception as error:
         log.exception("%s failed", message.metadata.message_type)
-        return Message(Error(SITE_FAILED, type(error).__name__), reply_to=message)
+        return _no(message, diary, error, SITE_FAILED)
+
+
+def _no(message: Message, diary: Diary, error: Exception, code: int) -> Message:
+    """The aggregator is told the type of the error, the audit log its text."""
+    try:
+        diary.refused(error, "refused" if code == SITE_REFUSED else "failed")
+    except StateError as unwritten:
+        log.error("%s", unwritten)
+    return Message(Error(code, type(error).__name__), reply_to=message)
 
 
 @app.query("hello")  # type: ignore[untyped-decorator,unused-ignore]

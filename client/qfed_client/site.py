@@ -73,6 +73,14 @@ class Site:
         self._store.close()
         self._ledger.close()
 
+    def ledger_head(self) -> str:
+        """The ledger's head, in hex; it changes with every charge."""
+        return next(self._ledger.heads()).hex()
+
+    def spent(self) -> float:
+        """Epsilon charged to the site's data set so far."""
+        return self._ledger.spent(self.config.dataset)
+
     @property
     def outdated(self) -> bool:
         """Whether site.toml was changed since this site was opened; open it anew then."""

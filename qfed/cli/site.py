@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qfed.cli import enrolment, site_data
+from qfed.cli import enrolment, site_data, site_log
 from qfed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ app = typer.Typer(help="A site's keys and settings: make them, join a federation
 app.command()(site_data.init)
 app.command()(enrolment.join)
 app.command()(site_data.check)
+app.add_typer(site_log.app, name="log")
 
 KEY = "identity.key"
 

@@ -51,6 +51,12 @@ def unpack(message: Message, **expected: type) -> dict[str, Field]:
     return dict(record)  # type: ignore[arg-type]
 
 
+def fields_of(message: Message) -> dict[str, Field]:
+    """The fields of a message as they came, unchecked; empty when it carries none."""
+    record = message.content.get(_RECORD) if message.has_content() else None
+    return dict(record) if isinstance(record, ConfigRecord) else {}  # type: ignore[arg-type]
+
+
 def size(fields: Fields) -> int:
     """Bytes of the fields' payload."""
     return sum(len(value) for value in fields.values() if isinstance(value, (bytes, str)))
