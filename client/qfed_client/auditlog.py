@@ -7,8 +7,8 @@
 
 Lines are synced to disk before the work goes on. Found by `verify`: a line that was edited, deleted or put in; lines
 cut off at the end or the whole file taken away, down to the anchor (the next line goes on from the anchor, so the gap
-stays visible); a ledger that is older than the log tells; charges that the log does not tell of. Not found: a forger who
-may write both files and writes all anew from some line on; a head that was noted elsewhere (`--head`) finds that too.
+stays visible); a ledger that is older than the log tells; charges that the log does not tell of. Not found: a forger
+who may write both files and writes all anew from some line on; a head noted elsewhere (`--head`) finds that too.
 A line that a crash left half-written at the end is dropped, and that is noted.
 Cost  one synced write for a message, one for its decision, one for what was sent     Errors  StateError
 """
@@ -150,8 +150,8 @@ def verify(folder: Path, ledger_heads: Sequence[str] = (), head: str | None = No
         problems.append(f"the log ends with entry {before.number}, but {ANCHOR} notes entry {noted.number}: cut off")
     if ledger_heads and ledger_heads[0] != charged:
         notes.append(
-            "the ledger has charges that the log does not tell of: the agent was killed in a round, the log is an older "
-            "copy, or the ledger was used before there was a log"
+            "the ledger has charges that the log does not tell of: the agent was killed in a round, the log is an "
+            "older copy, or the ledger was used before there was a log"
         )
     if head is not None and head not in hashes:
         problems.append(f"no line has the hash {head}: the log is older than that, or was written anew")
@@ -192,8 +192,8 @@ def _head_of(line: bytes, path: str) -> _Head:
         return _Head(int(value["n"]), str(value["hash"]))
     except (ValueError, KeyError, TypeError) as error:
         raise StateError(
-            f"the last line of {path} is not one of an audit log ({type(error).__name__}); it was edited. Move it away to "
-            "go on: the gap stays visible"
+            f"the last line of {path} is not one of an audit log ({type(error).__name__}); it was edited. Move it away "
+            "to go on: the gap stays visible"
         ) from None
 
 
