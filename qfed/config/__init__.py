@@ -1,6 +1,7 @@
 """The configuration of a run: one TOML file; every field has a default, so an empty file is a valid run."""
 
 from qfed.config.binding import Conversion, DataBinding
+from qfed.config.born import BACKENDS, BornConfig
 from qfed.config.coding import MOST_BITS, CodingConfig
 from qfed.config.data import EMBEDDED, CategoricalColumn, Column, DataConfig, NumericColumn, TargetColumn
 from qfed.config.federation import FederationConfig, SecAggConfig
@@ -23,12 +24,14 @@ from qfed.config.synth import GENERATORS, SynthConfig
 
 __all__ = [
     "ARCHITECTURES",
+    "BACKENDS",
     "CIRCUITS",
     "EMBEDDED",
     "FEW_SITES",
     "GENERATORS",
     "MAX_WIRES",
     "MOST_BITS",
+    "BornConfig",
     "CategoricalColumn",
     "CodingConfig",
     "Column",

@@ -120,6 +120,9 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
         data["source"] = str(folder / source)
     if isinstance(model, dict) and isinstance(circuit := model.get("circuit"), str) and ".py:" in circuit:
         model["circuit"] = str(folder / circuit)
+    born = synth.get("born") if isinstance(synth := tree.get("synth"), dict) else None
+    if isinstance(born, dict) and isinstance(calibration := born.get("calibration"), str):
+        born["calibration"] = str(folder / calibration)
 
 
 def _toml_value(text: str) -> Any:

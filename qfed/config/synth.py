@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from qfed.config.born import BornConfig
 from qfed.config.section import Count, Flag, Number, Positive, Section
 
 GENERATORS = ("independent", "pairwise", "boltzmann", "born", "rbm")
@@ -51,3 +52,5 @@ class SynthConfig(Section):
     """Pairs whose covariance is below this many standard deviations of its noise count as independent."""
     no_privacy: Flag = False
     """Allow counts without noise; every output then says that nothing is protected."""
+    born: BornConfig = BornConfig()
+    """Generator born: its training, and where its circuit runs."""
