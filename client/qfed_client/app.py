@@ -165,6 +165,30 @@ def plan(message: Message, context: Context) -> Message:
     return _answer(message, context, work)
 
 
+@app.query("initial")  # type: ignore[untyped-decorator,unused-ignore]
+def initial(message: Message, context: Context) -> Message:
+    """Tell what the aggregator cannot compute: the run's facts and its initial model."""
+
+    def work(site: Site) -> wire.Fields:
+        fields = wire.unpack(message, run=str, rounds=int, every=int)
+        facts, model = site.initial(str(fields["run"]), int(fields["rounds"]), int(fields["every"]))
+        return {"facts": facts, "model": model}
+
+    return _answer(message, context, work)
+
+
+@app.query("model")  # type: ignore[untyped-decorator,unused-ignore]
+def model(message: Message, context: Context) -> Message:
+    """Pack a model into the two files that `qfed.load_model` reads."""
+
+    def work(site: Site) -> wire.Fields:
+        fields = wire.unpack(message, run=str, model=bytes)
+        about, archive = site.packed(str(fields["run"]), bytes(fields["model"]))  # type: ignore[arg-type]
+        return {"about": about, "archive": archive}
+
+    return _answer(message, context, work)
+
+
 @app.query("secagg")  # type: ignore[untyped-decorator,unused-ignore]
 def secagg(message: Message, context: Context) -> Message:
     """Answer a message of secure aggregation."""

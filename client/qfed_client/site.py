@@ -30,6 +30,7 @@ from qfed.federation.contribution import layout_of, policy_of
 from qfed.federation.counting import Counter, counter_for
 from qfed.federation.local import Job, Learner, experiment_rng, learner_for
 from qfed.federation.statement import Spending
+from qfed.models import model_files
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import LocalPlan, OpenPlan
 from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, Layout, client_session, encode
@@ -148,6 +149,22 @@ class Site:
                 self._identity, self._federation, self._store, run, threads=self._threads
             )
         return self._sessions[run]
+
+    def initial(self, run: str, rounds: int, every: int) -> tuple[str, bytes]:
+        """Facts of a run (see qfed.federation.facts) and its initial model (P,) float32; no record is read."""
+        config = self._run(run)
+        if not (1 <= rounds <= config.training.rounds and 1 <= every <= rounds):
+            raise RemoteProtocolError(
+                f"a run of {config.training.rounds} rounds was asked about with rounds={rounds}, every={every}"
+            )
+        learner = learner_for(config)
+        return learner.facts(rounds, every).to_text(), wire.vector_to_bytes(learner.start)
+
+    def packed(self, run: str, model: bytes) -> tuple[str, bytes]:
+        """model.json and model.npz of a model of the run, which an aggregator cannot make; no record is read."""
+        config = self._run(run)
+        learner = learner_for(config)
+        return model_files(config.model, learner.schema.to_dict(), wire.vector_from_bytes(model, learner.parameters))
 
     def protocol(self, run: str, body: bytes) -> bytes:
         """Answer a message of secure aggregation."""

@@ -15,7 +15,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from qfed.cli import audit, calibrate, client, config, federation, ledger, models, simulate, site, track, warmup
+from qfed.cli import (
+    audit, calibrate, client, config, federation, ledger, models, runs, server, simulate, site, track, warmup,
+)
 from qfed.errors import MissingExtra, QfedError
 
 _INTERRUPTED = 130
@@ -48,10 +50,20 @@ app.command("client")(client.client)
 app.command("calibrate")(calibrate.calibrate)
 app.command("warmup")(warmup.warmup)
 app.command("track")(track.track)
+for _command, _work in (
+    ("submit", runs.submit),
+    ("list", runs.list_),
+    ("status", runs.status),
+    ("logs", runs.logs),
+    ("stop", runs.stop),
+    ("fetch", runs.fetch),
+):
+    app.command(_command)(_work)
 app.add_typer(config.app, name="config")
 app.add_typer(federation.app, name="federation")
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")
+app.add_typer(server.app, name="server")
 app.add_typer(site.app, name="site")
 for _plugin in entry_points(group="qfed.commands"):
     app.add_typer(_plugin.load(), name=_plugin.name)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qfed.config import environment
+from qfed.config import ServerConfig, environment, to_toml
 from qfed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,10 +126,13 @@ def enrol_aggregator(folder: Path, server: str, hosts: list[str] | None, locked:
     from qfed.federation.coordinator import read
     from qfed.federation.enrolment import AGGREGATOR, TLS, republish
     from qfed.federation.enrolment import invite as write
+    from qfed.federation.files import write_atomically
     from qfed.federation.invitation import host_and_port
 
-    host, _ = host_and_port(server)
+    host, port = host_and_port(server)
     create_authority(folder, None, locked).certify(folder / AGGREGATOR / TLS, [host, *(hosts or [])], _now())
+    settings = to_toml(ServerConfig(address=server, port=port))
+    write_atomically(folder / AGGREGATOR / "server.toml", settings.encode())
     write(folder, server)
     republish(folder)
     told_next(folder, read(folder))

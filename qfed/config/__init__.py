@@ -13,12 +13,14 @@ from qfed.config.reader import (
     environment,
     load_config,
     load_prices,
+    load_server,
     load_site,
     replace,
     to_toml,
     to_tree,
 )
 from qfed.config.schema import FEW_SITES, Failure, RunConfig, SimulationConfig, TrainingConfig
+from qfed.config.server import ServerConfig
 from qfed.config.site import ServerAddress, SiteConfig, SitePolicy
 from qfed.config.synth import GENERATORS, SynthConfig
 
@@ -48,6 +50,7 @@ __all__ = [
     "RunConfig",
     "SecAggConfig",
     "ServerAddress",
+    "ServerConfig",
     "SimulationConfig",
     "SiteConfig",
     "SitePolicy",
@@ -58,6 +61,7 @@ __all__ = [
     "environment",
     "load_config",
     "load_prices",
+    "load_server",
     "load_site",
     "replace",
     "shipped_prices",

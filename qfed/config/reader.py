@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from qfed.config.explain import explain
 from qfed.config.prices import PriceTable, shipped_prices
 from qfed.config.schema import RunConfig
+from qfed.config.server import ServerConfig
 from qfed.config.site import SiteConfig
 from qfed.errors import ConfigError
 
@@ -85,12 +86,18 @@ def load_prices(path: str | os.PathLike[str] | None = None) -> PriceTable:
     return _validate(PriceTable, tree, origin=str(file), text=text)
 
 
-def to_toml(config: RunConfig | SiteConfig) -> str:
+def load_server(path: str | os.PathLike[str]) -> ServerConfig:
+    """Read a server's `server.toml`; errors as for `load_config`."""
+    tree, text = _read(Path(path))
+    return _validate(ServerConfig, tree, origin=str(path), text=text)
+
+
+def to_toml(config: RunConfig | SiteConfig | ServerConfig) -> str:
     """The resolved configuration as TOML; reading it back gives an equal object."""
     return tomli_w.dumps(to_tree(config))
 
 
-def to_tree(config: RunConfig | SiteConfig) -> dict[str, Any]:
+def to_tree(config: RunConfig | SiteConfig | ServerConfig) -> dict[str, Any]:
     """The resolved configuration as a tree of what TOML can hold, by section."""
     tree: dict[str, Any] = _without_none(config.model_dump(mode="json"))
     return tree

@@ -53,6 +53,14 @@ def greatest_weight(config: RunConfig) -> int:
     return config.secagg.max_weight if by_records else 1
 
 
+def target_unit(config: RunConfig) -> float:
+    """Half the target's public range: what a scaled error of 1 is worth in the target's unit; 1 for classes."""
+    target = config.data.target
+    if target is None or target.low is None or target.high is None:
+        return 1.0
+    return (target.high - target.low) / 2
+
+
 def policy_of(config: RunConfig, federation_id: str) -> Policy:
     """The pinned policy of secure aggregation that a run's configuration asks for.
 

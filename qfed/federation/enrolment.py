@@ -3,7 +3,8 @@
 At the coordinator, besides what `qfed.federation.coordinator` keeps there:
     ca.crt, ca.key       the authority of the aggregator's certificate (none with an operator's own)
     invitation.json      for every site
-    aggregator/          to be the aggregator's data folder: federation.json, tls/ (ca.crt, server.crt, server.key)
+    aggregator/          to be the aggregator's data folder: federation.json, server.toml,
+                         tls/ (ca.crt, server.crt, server.key)
 At a site:
     federation.json, ca.crt   out of the invitation
     site.toml                 coordinator's pin and [server] set; the rest, comments included, stays as it is

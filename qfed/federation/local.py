@@ -22,7 +22,16 @@ from torch import Tensor, nn
 from qfed.config import RunConfig
 from qfed.data import Records, Schema, schema_of
 from qfed.errors import QfedError
-from qfed.federation.contribution import LOSS_CAP, SQUARED_ERROR_CAP, Evaluation, bounded, caps, greatest_weight
+from qfed.federation.contribution import (
+    LOSS_CAP,
+    SQUARED_ERROR_CAP,
+    Evaluation,
+    bounded,
+    caps,
+    greatest_weight,
+    target_unit,
+)
+from qfed.federation.facts import Facts
 from qfed.federation.statement import Spending
 from qfed.models import build, flatten, loss, score, unflatten
 from qfed.privacy.ledger import Ledger
@@ -158,6 +167,20 @@ class Learner:
             epsilon_alone=None if shared is None else shared.alone(rounds),
             sampling_distance=None if shared is None else shared.shares.distance(self.parameters, rounds),
             metrics_epsilon=None if metrics is None else metrics.epsilon(),
+        )
+
+    def facts(self, rounds: int, every: int) -> Facts:
+        """What the aggregator must be told: `spending` of `rounds` rounds, epsilon at every so many of them."""
+        steps = [*range(every, rounds, every), rounds]
+        spent = [(round, epsilon) for round in steps if (epsilon := self.plan.epsilon(round)) is not None]
+        return Facts(
+            task=self.schema.task,
+            metric=self.metric,
+            unit=target_unit(self.config),
+            parameters=self.parameters,
+            schema=self.schema.to_dict(),
+            spending=self.spending(rounds),
+            epsilon=tuple(spent),
         )
 
     @cached_property

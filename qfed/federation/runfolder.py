@@ -60,17 +60,25 @@ class RunFolder:
         """A new folder for `run`, at round 0 with the initial model (P,); `unit` of scaled errors in the target's."""
         path.mkdir(parents=True)
         (path / "config.toml").write_text(to_toml(config), encoding="utf-8")
-        (path / "run.json").write_text(
-            json.dumps({"format": "qfed.run/1", "run": run, "metric": metric, "unit": unit}), encoding="utf-8"
-        )
         folder = cls(path)
-        folder.save(Checkpoint(vector))
+        folder.begin(run, vector, metric, unit)
         return folder
 
     @property
+    def begun(self) -> bool:
+        """Whether the initial model is there."""
+        return (self.path / "checkpoint.npz").exists()
+
+    def begin(self, run: str, vector: np.ndarray, metric: str, unit: float) -> None:
+        """Put the initial model into a folder that has a configuration; the checkpoint comes last."""
+        facts = {"format": "qfed.run/1", "run": run, "metric": metric, "unit": unit}
+        (self.path / "run.json").write_text(json.dumps(facts), encoding="utf-8")
+        self.save(Checkpoint(vector))
+
+    @property
     def run(self) -> str:
-        """The run's identifier."""
-        return str(self._facts["run"])
+        """The run's identifier; the folder's name until it has begun."""
+        return str(self._facts["run"]) if self.begun else self.path.name
 
     @property
     def metric(self) -> tuple[str, float]:

@@ -10,6 +10,8 @@ Flower splits tensors into chunks and objects, which costs the aggregator seven 
     train, evaluate    run, round, model (float32, LE), request, body (masked vector, protocol message), head
                        witness (the last head that was seen)
     query.receipt      receipt (countersigned head)              head
+    query.initial      run, rounds, every                        facts (JSON, see qfed.federation.facts), model
+    query.model        run, model                                about (JSON), archive (NPZ): model.json and model.npz
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ HELLO = "query.hello"
 JOIN = "query.join"
 PLAN = "query.plan"
 RECEIPT = "query.receipt"
+INITIAL = "query.initial"
+MODEL = "query.model"
 SECAGG = "query.secagg"
 TRAIN = "train"
 EVALUATE = "evaluate"

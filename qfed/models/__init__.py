@@ -6,7 +6,7 @@ from qfed.models.hybrid import Hybrid
 from qfed.models.objective import loss, score
 from qfed.models.own import load_circuit
 from qfed.models.plateau import warn_of_plateau
-from qfed.models.store import Model, load_model, save_model
+from qfed.models.store import Model, load_model, model_files, save_model
 from qfed.models.twin import Twin
 from qfed.models.vector import flatten, unflatten
 
@@ -21,6 +21,7 @@ __all__ = [
     "load_circuit",
     "load_model",
     "loss",
+    "model_files",
     "save_model",
     "score",
     "unflatten",

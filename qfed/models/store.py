@@ -72,6 +72,17 @@ def save_model(
 
     Raises ShapeError for a vector of another size, ConfigError for one that is not finite.
     """
+    text, archive = model_files(model_config, schema, vector)
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, content in (("model.npz", archive), ("model.json", text.encode())):
+        partial = target / f"{name}.partial"
+        partial.write_bytes(content)
+        partial.replace(target / name)
+
+
+def model_files(model_config: ModelConfig, schema: Mapping[str, Any], vector: npt.NDArray[Any]) -> tuple[str, bytes]:
+    """What `save_model` writes: the text of model.json and the bytes of model.npz."""
     if not np.isfinite(vector).all():
         raise ConfigError(
             "the model's parameters are not all finite, so there is nothing worth saving; did it diverge?"
@@ -89,12 +100,7 @@ def save_model(
     text = json.dumps(about, indent=2, allow_nan=False) + "\n"
     buffer = io.BytesIO()
     np.savez(buffer, **arrays, **{_PROBE: _probe(module, schema)})  # type: ignore[arg-type]
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    for name, content in (("model.npz", buffer.getvalue()), ("model.json", text.encode())):
-        partial = target / f"{name}.partial"
-        partial.write_bytes(content)
-        partial.replace(target / name)
+    return text, buffer.getvalue()
 
 
 def load_model(path: str | os.PathLike[str], circuit: str | None = None) -> Model:

@@ -23,7 +23,7 @@ from qfed.data import Records, SiteData
 from qfed.errors import QuorumLost
 from qfed.federation import wire
 from qfed.federation.averaging import tail_mean
-from qfed.federation.contribution import Evaluation, policy_of
+from qfed.federation.contribution import Evaluation, policy_of, target_unit
 from qfed.federation.engine import run_in_process
 from qfed.federation.local import Job, Learner, learner_for
 from qfed.federation.optimizers import State, server_step
@@ -58,14 +58,6 @@ def component(reference: str) -> Any:
     """Load `module:attribute`."""
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def target_unit(config: RunConfig) -> float:
-    """Half the target's public range: what a scaled error of 1 is worth in the target's unit; 1 for classes."""
-    target = config.data.target
-    if target is None or target.low is None or target.high is None:
-        return 1.0
-    return (target.high - target.low) / 2
 
 
 def run_arm(config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, folder: Path) -> Arm:

@@ -15,9 +15,19 @@ app = ServerApp()
 
 @app.main()  # type: ignore[untyped-decorator,unused-ignore]
 def main(grid: Grid, context: Context) -> None:
-    """Run the federation whose folder the run configuration names as `qfed-run`."""
-    folder = context.run_config.get("qfed-run")
-    if not isinstance(folder, str):
-        raise ConfigError(f"the run configuration must name the run's folder as qfed-run, got {folder!r}")
-    place = RunFolder(Path(folder))
-    (run_synthesis if place.config.kind == "synthesize" else run_rounds)(grid, place)
+    """Run the federation whose folder the run configuration names as `qfed-run`.
+
+    A folder in which a simulation put its initial model is only trained. One that a server made has none yet, and goes
+    all the way from the sites' initial model to the report.
+    """
+    name = context.run_config.get("qfed-run")
+    if not isinstance(name, str):
+        raise ConfigError(f"the run configuration must name the run's folder as qfed-run, got {name!r}")
+    folder = RunFolder(Path(name))
+    if context.run_config.get("qfed-deployed") == "yes":
+        from qfed_server.conduct import conduct
+        from qfed_server.journal import Journal
+
+        conduct(grid, folder, Journal(folder.path).tell)
+    else:
+        (run_synthesis if folder.config.kind == "synthesize" else run_rounds)(grid, folder)

@@ -51,6 +51,10 @@ class Channel(Protocol):
         """Send the model, return the sum of the sites' vectors under `layout`."""
         ...
 
+    def begins(self, round: int) -> bool:
+        """Whether new keys are set up in `round`, so that other sites may come in."""
+        ...
+
 
 class ClearChannel:
     """Vectors in clear: the aggregator sees every site's update. Simulation only; sites refuse it elsewhere.
@@ -61,6 +65,10 @@ class ClearChannel:
     def __init__(self, exchange: Exchange, policy: Policy, run: str, *, single: bool = False) -> None:
         self._exchange, self._policy, self._run, self._single = exchange, policy, run, single
         log.warning("SECURE AGGREGATION IS OFF: every site's update reaches the aggregator in clear")
+
+    def begins(self, round: int) -> bool:
+        """Never: there are no keys, and the sites are those that joined."""
+        return False
 
     def aggregate(self, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
         """See Channel."""

@@ -56,6 +56,11 @@ class Exchange:
         """Names of the sites that joined, sorted."""
         return tuple(sorted(self._nodes))
 
+    @property
+    def nodes(self) -> frozenset[int]:
+        """Their nodes."""
+        return frozenset(self._nodes.values())
+
     def take_traffic(self) -> Traffic:
         """Traffic since the last call."""
         taken, self._traffic = self._traffic, Traffic()
@@ -83,11 +88,13 @@ class Exchange:
         if rounds:
             requests = {site: {**fields, "witness": self.heads.get(site, b"")} for site, fields in requests.items()}
             expected |= {"head": bytes}
-        sites = {self._nodes[site]: site for site in requests}
+        sites = {self._nodes[site]: site for site in requests if site in self._nodes}
         kept: dict[str, dict[str, wire.Field]] = {}
         missing = dict.fromkeys(requests, f"no answer within {self._deadline:g} s")
+        missing |= dict.fromkeys(set(requests) - set(self._nodes), "has not joined since the aggregator started again")
         messages = []
-        for site, fields in requests.items():
+        for site in sites.values():
+            fields = requests[site]
             self._traffic.down[site] += wire.size(fields)
             self._traffic.phases[phase] += wire.size(fields)
             node = self._nodes[site]
@@ -144,16 +151,17 @@ def join(
     expected: int,
     quorum: int,
     deadline: float,
+    wait: float,
     witness: Witness,
 ) -> tuple[Exchange, dict[str, str]]:
     """Wait for sites, ask each for its name, show what was last seen of its ledger, and ask for its consent.
 
     The sites that joined, and why others did not.
 
-    Only sites of the `roster` take part. Waits for all `expected` nodes, and goes on with those present when the
-    deadline passes; QuorumLost below `quorum`.
+    Only sites of the `roster` take part. Waits for all `expected` nodes, and goes on with those present after `wait`
+    seconds; QuorumLost below `quorum`.
     """
-    end, pause = time.monotonic() + deadline, _FIRST_PAUSE
+    end, pause = time.monotonic() + wait, _FIRST_PAUSE
     while len(nodes := list(grid.get_node_ids())) < expected and time.monotonic() < end:
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_PAUSE)

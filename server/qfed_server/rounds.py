@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +34,7 @@ from qfed.secagg import Federation, Policy
 from qfed_server.channel import Channel, ClearChannel, Outcome
 from qfed_server.exchange import Exchange, Traffic, join
 from qfed_server.history import round_record, with_traffic
+from qfed_server.memory import EpochMemory
 from qfed_server.secure import SecureChannel
 from qfed_server.witness import Witness
 
@@ -54,19 +55,35 @@ class Cohort:
     witness: Witness
 
 
-def run_rounds(grid: Grid, folder: RunFolder) -> None:
+def run_rounds(
+    grid: Grid,
+    folder: RunFolder,
+    cohort: Cohort | None = None,
+    memory: EpochMemory | None = None,
+    before: Callable[[], None] = lambda: None,
+    wait: float | None = None,
+) -> Cohort:
     """Run the federation of `folder` to its end, from its last checkpoint; every round ends in a checkpoint.
 
-    When the federation file in the folder is replaced by a newer version, the next round asks the sites anew.
+    When the federation file in the folder is replaced by a newer version, the next round asks the sites anew; sites
+    that came later, or had refused, are asked when the next epoch begins. With `memory` a round that was cut off goes
+    on under the same label. `before` is called before each round, `wait` is that of `gather`. Returns the
+    sites of the last round.
     """
-    state, cohort = folder.checkpoint(), gather(grid, folder)
+    state, cohort = folder.checkpoint(), cohort or gather(grid, folder, memory, wait=wait)
+    if state.status != "running":
+        return cohort
     metric, unit = folder.metric
     rounds, parameters = cohort.config.training.rounds, len(state.vector)
-    failed = 0
+    good = [at for at, record in enumerate(state.rounds, 1) if _aggregated(record)]
+    failed = len(state.rounds) - (good[-1] if good else 0)
     for round in range(state.round + 1, rounds + 1):
+        before()
         try:
             if folder.federation_file.read_bytes() != cohort.file:
-                cohort = gather(grid, folder)
+                cohort = gather(grid, folder, memory, wait=wait)
+            elif cohort.channel.begins(round) and round > 1:
+                cohort = _joined_by_others(grid, folder, cohort, memory)
             layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=True)
             outcome = cohort.channel.aggregate(wire.TRAIN, round, layout, wire.vector_to_bytes(state.vector))
         except QuorumLost as error:
@@ -87,6 +104,7 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
             )
     if state.tail is not None:
         state = replace(state, vector=state.tail.astype(np.float32))
+    before()
     layout = layout_of(cohort.config, cohort.policy, parameters, metric, train=False)
     outcome = cohort.channel.aggregate(wire.EVALUATE, rounds + 1, layout, wire.vector_to_bytes(state.vector))
     final = _score(outcome.sums, metric, unit)
@@ -98,6 +116,7 @@ def run_rounds(grid: Grid, folder: RunFolder) -> None:
     )
     folder.save(state)
     progress.info("final", extra={"qfed": state})
+    return cohort
 
 
 def countersign(cohort: Cohort, sites: Iterable[str], round: int) -> None:
@@ -106,8 +125,31 @@ def countersign(cohort: Cohort, sites: Iterable[str], round: int) -> None:
     cohort.exchange.ask("join", wire.RECEIPT, receipts, round=round, head=bytes)
 
 
-def gather(grid: Grid, folder: RunFolder) -> Cohort:
-    """Ask the sites of the federation file's roster for their consent to the run."""
+def _joined_by_others(grid: Grid, folder: RunFolder, cohort: Cohort, memory: EpochMemory | None) -> Cohort:
+    """The cohort with the sites that are there and are not in it yet, if there are any."""
+    if set(grid.get_node_ids()) <= cohort.exchange.nodes:
+        return cohort
+    try:
+        return gather(grid, folder, memory, wait=0.0)
+    except QuorumLost:
+        return cohort
+
+
+def quorum_of(folder: RunFolder) -> int:
+    """Sites that must be there for a round."""
+    federation = Federation.from_text(folder.federation_file.read_text(encoding="utf-8"))
+    return _quorum(federation.policy, folder.config, len(federation.roster))
+
+
+def _quorum(policy: Policy, config: RunConfig, sites: int) -> int:
+    return max(policy.min_survivors, math.ceil(config.federation.quorum * sites))
+
+
+def gather(grid: Grid, folder: RunFolder, memory: EpochMemory | None = None, *, wait: float | None = None) -> Cohort:
+    """Ask the sites of the federation file's roster for their consent to the run.
+
+    Waits until all are there, or `wait` seconds (None: the deadline).
+    """
     file = folder.federation_file.read_bytes()
     federation = Federation.from_text(file.decode())
     policy, config, sites = federation.policy, folder.config, len(federation.roster)
@@ -121,13 +163,14 @@ def gather(grid: Grid, folder: RunFolder) -> Cohort:
         config=to_toml(config),
         roster=federation.index,
         expected=sites,
-        quorum=max(policy.min_survivors, math.ceil(config.federation.quorum * sites)),
+        quorum=_quorum(policy, config, sites),
         deadline=config.federation.deadline,
+        wait=config.federation.deadline if wait is None else wait,
         witness=witness,
     )
     channel: Channel
     if config.secagg.mode == "on":
-        channel = SecureChannel(exchange, federation, folder.run)
+        channel = SecureChannel(exchange, federation, folder.run, memory)
     else:
         channel = ClearChannel(exchange, policy, folder.run, single=config.federation.robust)
     return Cohort(file, config, policy, exchange, refused, channel, witness)

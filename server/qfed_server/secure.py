@@ -9,6 +9,7 @@ reason, the sums of the others count, and the next round draws new groups among 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,11 +18,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qfed.errors import ProtocolError, QuorumLost
+from qfed.errors import LocalProtocolError, ProtocolError, QuorumLost
 from qfed.federation import wire
 from qfed.secagg import EpochSetup, Federation, Layout, ServerEpoch, ServerRound, ServerSession, decode
 from qfed_server.channel import Outcome, Part, Requests, body_to
 from qfed_server.exchange import Answers, Exchange
+from qfed_server.memory import EpochMemory
+
+log = logging.getLogger("qfed.server")
 
 Bodies = Mapping[str, bytes]
 
@@ -31,15 +35,13 @@ class _Cohort:
     """Sites that are summed together, all of them or a group, and how far they have come; `failure` ends it."""
 
     session: ServerSession
-    setup: EpochSetup
+    sites: tuple[str, ...]
+    setup: EpochSetup | None = None
+    """None for an epoch that was set up before the aggregator started again."""
     epoch: ServerEpoch | None = None
     round: ServerRound | None = None
     sums: Mapping[str, NDArray[Any]] | None = None
     failure: str | None = None
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        return self.setup.sites
 
     def told(self) -> str:
         return f"its group of {len(self.sites)} sites failed: {self.failure}"
@@ -55,17 +57,24 @@ class _Epoch:
 class SecureChannel:
     """Vectors under committee masks: epoch set-up when due, upload, unmask, and recovery when a member vanished."""
 
-    def __init__(self, exchange: Exchange, federation: Federation, run: str) -> None:
+    def __init__(self, exchange: Exchange, federation: Federation, run: str, memory: EpochMemory | None = None) -> None:
         self._exchange, self._federation, self._run = exchange, federation, run
         self._session = ServerSession(federation, run, threads=os.cpu_count() or 1)
-        self._epoch: _Epoch | None = None
+        self._memory = memory
+        self._epoch: _Epoch | None = self._remembered()
         self._withheld: set[str] = set()
         self._silent: dict[str, str] = {}
 
+    def begins(self, round: int) -> bool:
+        """See Channel."""
+        epoch = self._epoch
+        return epoch is None or not 0 <= round - epoch.first_round < self._federation.policy.epoch_rounds
+
     def aggregate(self, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
         """See Channel."""
+        due = self.begins(round)
         epoch, self._epoch = self._epoch, None  # after any failure below the next round starts with fresh keys
-        if epoch is None or round - epoch.first_round >= self._federation.policy.epoch_rounds:
+        if epoch is None or due:
             try:
                 epoch = self._begin(round)
             except QuorumLost as error:
@@ -96,8 +105,8 @@ class SecureChannel:
             self._silent |= answers.missing
             return answers.bodies()
 
-        # Named after its first round: it grows, also for an aggregator that starts again from its checkpoint.
-        setup = self._session.begin_epoch(round, sites)
+        # Named after its first round, or with a memory later than any before: a site refuses a name it has seen.
+        setup = self._session.begin_epoch(round if self._memory is None else self._memory.begin(round), sites)
         asked = setup.reveal(ask(setup.hello()))
         replies = ask(asked)
         # Whoever commits to a nonce and does not open it may make this setup fail; the next one goes without it.
@@ -105,24 +114,24 @@ class SecureChannel:
         if self._federation.policy.groups > 1:
             drawn = ask(setup.draw(replies))
             cohorts = [
-                _Cohort(self._session.of_group(group), own)
+                _Cohort(self._session.of_group(group), own.sites, own)
                 for group, own in zip(setup.groups, setup.group_setups(), strict=True)
             ]
-            replies = ask(_each(cohorts, lambda cohort: cohort.setup.reveal(_own(cohort, drawn))))
+            replies = ask(_each(cohorts, lambda cohort: _begun(cohort).reveal(_own(cohort, drawn))))
         else:
-            cohorts = [_Cohort(self._session, setup)]
-        sealed = ask(_each(cohorts, lambda cohort: cohort.setup.setup(_own(cohort, replies))))
+            cohorts = [_Cohort(self._session, setup.sites, setup)]
+        sealed = ask(_each(cohorts, lambda cohort: _begun(cohort).setup(_own(cohort, replies))))
         self._withheld = set()
 
         def finish(cohort: _Cohort) -> Bodies:
             """Empty when the whole committee took part; else enough members must say that they saw the same one."""
-            cohort.epoch = cohort.setup.finish(_own(cohort, sealed))
+            cohort.epoch = _begun(cohort).finish(_own(cohort, sealed))
             return cohort.epoch.confirm_requests()
 
         of = {site: cohort for cohort in cohorts for site in cohort.sites}
         ask(_each(cohorts, finish), lambda site, body: _ready(of[site]).add_confirmation(site, body))
         for cohort in cohorts:
-            self._silent |= {site: str(why) for site, why in {**setup.refused, **cohort.setup.refused}.items()}
+            self._silent |= {site: str(why) for site, why in {**setup.refused, **_begun(cohort).refused}.items()}
             if cohort.failure is not None and len(cohorts) > 1:
                 self._silent |= dict.fromkeys(cohort.sites, cohort.told())
         failures = [cohort.failure for cohort in cohorts if cohort.failure is not None]
@@ -130,16 +139,39 @@ class SecureChannel:
             raise QuorumLost(failures[0])
         present = {site for cohort in cohorts if cohort.epoch is not None for site in cohort.epoch.names}
         absent = {site: f"not in the epoch: {why}" for site, why in self._silent.items() if site not in present}
+        if self._memory is not None and self._federation.policy.groups == 1:
+            self._memory.keep(round, _ready(cohorts[0]).to_bytes())
         return _Epoch(round, cohorts, absent)
+
+    def _remembered(self) -> _Epoch | None:
+        """The epoch that was under way when the aggregator went down, if it is of this federation file."""
+        kept = None if self._memory is None else self._memory.epoch()
+        if kept is None:
+            return None
+        try:
+            epoch = self._session.restore_epoch(kept.body)
+        except ProtocolError as error:
+            log.warning("the epoch that was under way is not continued, new keys are made: %s", error)
+            return None
+        return _Epoch(kept.first_round, [_Cohort(self._session, epoch.names, epoch=epoch)])
 
     # -- a round -------------------------------------------------------------------------------------------------
 
     def _sum(self, epoch: _Epoch, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
         of = {site: cohort for cohort in epoch.cohorts for site in cohort.sites}
+        memory = self._memory
+        fixed = None if memory is None else memory.survivors(round)
 
         def begin(cohort: _Cohort) -> Bodies:
-            cohort.round = cohort.session.begin_round(_ready(cohort), round - epoch.first_round, layout.size)
+            """A round that was cut off after its survivors were fixed is about them: members answer for no others."""
+            cohort.round = cohort.session.begin_round(_ready(cohort), round - epoch.first_round, layout.size, fixed)
             return cohort.round.upload_requests()
+
+        def close(cohort: _Cohort) -> Bodies:
+            requests = _running(cohort).unmask_requests()
+            if memory is not None and self._federation.policy.groups == 1:
+                memory.fix(round, _running(cohort).survivors)
+            return requests
 
         asked: Requests = {
             site: {"run": self._run, "round": round, "model": model, "request": request}
@@ -147,7 +179,7 @@ class SecureChannel:
         }
         upload = body_to(lambda site, body: _running(of[site]).add_upload(site, body))
         uploads = self._exchange.ask(kind, kind, asked, round=round, accept=upload, body=bytes)
-        unmask = _each(epoch.cohorts, lambda cohort: _running(cohort).unmask_requests())
+        unmask = _each(epoch.cohorts, close)
         masks = self._ask("unmask", unmask, round, lambda site, body: _running(of[site]).add_unmask(site, body))
         recovery = _each(epoch.cohorts, lambda cohort: _running(cohort).recovery_requests())
         shares = self._ask("recovery", recovery, round, lambda site, body: _running(of[site]).add_recovery(site, body))
@@ -196,6 +228,12 @@ def _each(cohorts: list[_Cohort], step: Callable[[_Cohort], Bodies]) -> dict[str
 
 def _own(cohort: _Cohort, replies: Bodies) -> dict[str, bytes]:
     return {site: replies[site] for site in cohort.sites if site in replies}
+
+
+def _begun(cohort: _Cohort) -> EpochSetup:
+    if cohort.setup is None:
+        raise LocalProtocolError("an epoch that was set up before is not set up again")
+    return cohort.setup
 
 
 def _ready(cohort: _Cohort) -> ServerEpoch:

@@ -74,6 +74,7 @@ def test_one_command_makes_all_that_is_handed_out(place: Path) -> None:
     files = sorted(str(path.relative_to(place / "study")) for path in (place / "study").rglob("*") if path.is_file())
     assert files == [
         "aggregator/federation.json",
+        "aggregator/server.toml",
         "aggregator/tls/ca.crt",
         "aggregator/tls/server.crt",
         "aggregator/tls/server.key",

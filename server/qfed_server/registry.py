@@ -1,0 +1,93 @@
+"""Which sites may connect: the roster of the newest federation file, and nobody else.
+
+A version is taken up while the server runs: new sites are let in, revoked ones (and old keys of renewed ones) are not
+any more, and the runs that are under way ask the sites anew at their next round. A file that is older, unsigned, or
+signed by another coordinator than the one the server was set up with is refused, and the one before stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from qfed._flower.superlink import Node, SuperLink
+from qfed.errors import ConfigError, ProtocolError
+from qfed.secagg import Federation
+from qfed_server.datadir import DataDir
+from qfed_server.status import SiteStatus
+
+log = logging.getLogger("qfed.server")
+
+
+class Registry:
+    """The sites of one server."""
+
+    def __init__(self, place: DataDir, link: SuperLink, on_change: Callable[[bytes], None] = lambda file: None) -> None:
+        self._place, self._link, self._on_change = place, link, on_change
+        self._file = place.federation_file.read_bytes()
+        self.federation = place.federation()
+        self._refused: bytes | None = None
+        self._nodes: dict[str, int] = {}
+        self.versions: dict[str, str] = {}
+        """qfed's version at each site, as it said when it joined."""
+        self.joined: frozenset[str] = frozenset()
+        """Sites in the run that is under way."""
+        self._apply()
+
+    def look(self) -> None:
+        """Take up a newer federation file, if there is one."""
+        try:
+            file = self._place.federation_file.read_bytes()
+        except OSError:
+            return  # being replaced, or taken away: the one that was read stays
+        if file in (self._file, self._refused):
+            return
+        try:
+            self._take(file)
+        except (ConfigError, ProtocolError, UnicodeDecodeError) as error:
+            self._refused = file
+            log.error("federation.json was replaced by one that is refused, the one before stays: %s", error)
+
+    def _take(self, file: bytes) -> None:
+        before, federation = self.federation, Federation.from_text(file.decode())
+        if federation.policy.federation_id != before.policy.federation_id:
+            raise ConfigError(f"it is of another federation, {federation.policy.federation_id!r}")
+        if federation.coordinator.fingerprint() != before.coordinator.fingerprint():
+            raise ConfigError(f"another coordinator signed it: {federation.coordinator.fingerprint()}")
+        if federation.version <= before.version:
+            raise ConfigError(f"it is version {federation.version}, not newer than {before.version}")
+        self._file, self.federation, self._refused = file, federation, None
+        self._apply()
+        self._on_change(file)
+
+    def _apply(self) -> None:
+        nodes = {}
+        for site in self.federation.roster:
+            try:
+                nodes[site.name] = self._link.register(site.node_key())
+            except ProtocolError as error:
+                log.warning("site=%s cannot connect: %s", site.name, error)
+        for node in self._link.nodes():
+            if node.id not in nodes.values():
+                self._link.unregister(node.id)
+                log.warning("node=%d is on the roster no more and is let in no more", node.id)
+        self._nodes = nodes
+        log.info("federation version %d: %d sites may connect", self.federation.version, len(nodes))
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of sites by node."""
+        return {node: name for name, node in self._nodes.items()}
+
+    def sites(self) -> tuple[SiteStatus, ...]:
+        """Every site of the roster, in order of name."""
+        nodes: dict[int, Node] = {node.id: node for node in self._link.nodes()}
+        found = []
+        for name in sorted(site.name for site in self.federation.roster):
+            node = nodes.get(self._nodes.get(name, -1))
+            status = SiteStatus(
+                name, self._nodes.get(name), "registered", None, self.versions.get(name), name in self.joined
+            )
+            found.append(status if node is None else replace(status, status=node.status, last_seen=node.last_seen))
+        return tuple(found)

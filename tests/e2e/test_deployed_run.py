@@ -1,0 +1,28 @@
+"""A whole private run on a real server with three real agents over TLS, and what is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from deployed import Deployment
+
+from qfed.models import load_model
+from qfed.report import read_result
+
+pytestmark = pytest.mark.e2e
+
+
+def test_a_private_run_from_submission_to_model(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as lab:
+        lab.start_server()
+        lab.start_sites()
+        run = lab.submit()
+        assert lab.wait(run) == "completed", lab.log("server")
+        assert [event["event"] for event in lab.events(run)] == [
+            "submitted", "joined", "round", "round", "final", "completed",
+        ]  # fmt: skip
+        lab.qfed("fetch", run, "--out", tmp_path / "out", "--data", lab.data)
+        result = read_result(tmp_path / "out")
+        assert result.status == "completed"
+        load_model(tmp_path / "out")
