@@ -48,9 +48,7 @@ _POINTS = 32
 """Rounds of which the sites tell epsilon beforehand; each may cost an accountant a moment."""
 
 
-def conduct(
-    grid: Grid, folder: RunFolder, tell: Tell = lambda event, **fields: None, *, grace: float = 30.0
-) -> None:
+def conduct(grid: Grid, folder: RunFolder, tell: Tell = lambda event, **fields: None, *, grace: float = 30.0) -> None:
     """Run the federation of `folder` to its end, or go on where it was cut off; QuorumLost when nothing came of it.
 
     Waits for a quorum of sites to be online before it begins and before each round, however long that takes, since
@@ -72,7 +70,9 @@ def conduct(
         write_atomically(folder.path / "facts.json", facts.to_text().encode())
         folder.begin(folder.run, vector, facts.metric, facts.unit)
     try:
-        cohort = run_rounds(grid, folder, cohort, memory, before=lambda: _wait_for_quorum(grid, folder, tell), wait=grace)
+        cohort = run_rounds(
+            grid, folder, cohort, memory, before=lambda: _wait_for_quorum(grid, folder, tell), wait=grace
+        )
     except QuorumLost as error:
         if not any(record.status == "aggregated" for record in folder.checkpoint().rounds):
             raise
