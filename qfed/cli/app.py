@@ -16,7 +16,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from qfed.cli import (
-    audit, calibrate, client, config, federation, ledger, models, runs, server, simulate, site, track, warmup,
+    audit,
+    calibrate,
+    client,
+    config,
+    federation,
+    ledger,
+    models,
+    runs,
+    server,
+    simulate,
+    site,
+    track,
+    warmup,
 )
 from qfed.errors import MissingExtra, QfedError
 

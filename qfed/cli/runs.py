@@ -121,10 +121,14 @@ def logs(
         Console(soft_wrap=True, highlight=False).print(f"{_when(when)}  {what:9}  {escape(fields)}")
 
 
-def stop(run: Run, data: Data = DATA) -> None:
+def stop(
+    run: Run,
+    data: Data = DATA,
+    why: Annotated[str, typer.Option("--why", help="Reason, for its record.")] = "by the operator",
+) -> None:
     """Stop a run; what it spent stays spent."""
     found = _find(data, run).run
-    _ask(data, "POST", f"/qfed/runs/{found}/stop")
+    _ask(data, "POST", f"/qfed/runs/{found}/stop", why.encode())
     typer.echo(f"run {found} stops")
 
 

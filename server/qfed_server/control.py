@@ -1,7 +1,7 @@
 """qfed's own control API on the private socket: what changes something goes through the process that owns the state.
 
     POST /qfed/runs              body: a configuration (TOML)         201 {"run": ...}
-    POST /qfed/runs/RUN/stop                                          200 {}
+    POST /qfed/runs/RUN/stop     body: why                            200 {}
     GET  /qfed/sites             every site of the roster, and whether it is online
     GET  /qfed/server            what serves here
 
@@ -24,16 +24,14 @@ from qfed.errors import QfedError
 from qfed_server.admission import LARGEST
 from qfed_server.status import Control, SiteStatus
 
+LONGEST_WHY = 500
+
 
 class Desk(Control, Protocol):
     """What the operator may ask for at the private socket."""
 
     def sites(self) -> Sequence[SiteStatus]:
         """Every site of the roster."""
-        ...
-
-    def about(self) -> dict[str, Any]:
-        """What serves here: federation, version, counters, the run under way."""
         ...
 
 
@@ -49,8 +47,11 @@ def routes(control: Desk) -> list[Route]:
         return await _answered(lambda: {"run": control.submit(body.decode("utf-8", "replace"))}, 201)
 
     async def stop(request: Request) -> JSONResponse:
+        given = (await request.body()).decode("utf-8", "replace")[:LONGEST_WHY]
+        why = given.strip() or "by the operator"
+
         def work() -> dict[str, Any]:
-            control.stop(request.path_params["run"])
+            control.stop(request.path_params["run"], why)
             return {}
 
         return await _answered(work, 200)
@@ -59,7 +60,7 @@ def routes(control: Desk) -> list[Route]:
         return await _answered(lambda: {"sites": [asdict(site) for site in control.sites()]}, 200)
 
     async def server(_: Request) -> JSONResponse:
-        return await _answered(control.about, 200)
+        return await _answered(lambda: dict(control.about()), 200)
 
     return [
         Route("/qfed/runs", submit, methods=["POST"]),

@@ -102,8 +102,7 @@ class Server:
     def _dashboard(self) -> Any:
         from qfed_server.dashboard import make_app
 
-        config = self.config
-        return make_app(self.place.path, self.sites, self, admin=config.dashboard_admin, denied=self.denied)
+        return make_app(self.place.path, self.sites, self, admin=self.config.dashboard_admin)
 
     def _taken_up(self, file: bytes) -> None:
         """A newer federation file: runs that are not over go on under it."""
@@ -128,13 +127,9 @@ class Server:
         log.info("run=%s submitted: %s", journal.run, checked.name)
         return journal.run
 
-    def stop(self, run: str) -> None:
+    def stop(self, run: str, why: str) -> None:
         """See Desk."""
-        self._queue.stop(find(self.place.runs, run), "by the operator")
-
-    def denied(self) -> dict[str, int]:
-        """Requests that the public listener refused, by reason."""
-        return {"not for sites": self._public.denied, "too large": self._public.oversized}
+        self._queue.stop(find(self.place.runs, run), why)
 
     def sites(self) -> Sequence[SiteStatus]:
         """See Desk."""
@@ -151,7 +146,8 @@ class Server:
             "federation_version": federation.version,
             "started": self.started,
             "run": self._queue.current,
-            "denied": self.denied(),
+            "denied_requests": self._public.denied,
+            "oversized_requests": self._public.oversized,
         }
 
 
