@@ -20,6 +20,7 @@ from qfed.cli import (
     calibrate,
     client,
     config,
+    dashboard,
     federation,
     ledger,
     models,
@@ -62,6 +63,7 @@ app.command("client")(client.client)
 app.command("calibrate")(calibrate.calibrate)
 app.command("warmup")(warmup.warmup)
 app.command("track")(track.track)
+app.command("dashboard")(dashboard.dashboard)
 for _command, _work in (
     ("submit", runs.submit),
     ("list", runs.list_),

@@ -27,10 +27,10 @@ from starlette.routing import Route
 from qfed.errors import QfedError
 from qfed_server.dashboard.gate import COOKIE, LONGEST, METRICS_TOKEN, TOKEN, Gate, make_token, read_token, same
 from qfed_server.dashboard.guard import Guard
+from qfed_server.dashboard.metrics import exposition
 from qfed_server.dashboard.pages import Page, Pages
 from qfed_server.dashboard.runs import Runs
 from qfed_server.dashboard.trail import Trail
-from qfed_server.metrics import exposition
 from qfed_server.status import Control, SiteStatus
 
 MOUNT = "/dashboard"

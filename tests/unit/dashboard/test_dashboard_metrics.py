@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dashboard_desk import NOW, Desk
 from prometheus_client.parser import text_string_to_metric_families
 
-from qfed_server.metrics import FAMILIES, RECENT
+from qfed_server.dashboard.metrics import FAMILIES, RECENT
 
 Add = Callable[..., Path]
 GRAFANA = Path(__file__).parents[3] / "deployments" / "grafana" / "qfed.json"
