@@ -127,6 +127,7 @@ class Listeners:
             log_config=None,
             access_log=False,
             lifespan="off",
+            ws="none",
             ssl_certfile=certificate,
             ssl_keyfile=key,
             ssl_version=ssl.PROTOCOL_TLS_SERVER,
