@@ -50,9 +50,5 @@ class BornConfig(Section):
     """Measure each qubit's readout error (two circuits more) and unfold it from the samples."""
     calibration_shots: Count = 4000
     """Shots of each of these two circuits."""
-    most_shots: Count = 250_000
-    """Backends braket and pyquil: shots that a command may use; a circuit that would pass it is not submitted."""
-    most_price: Positive | None = None
-    """The same in money, by the price table (`qfed config prices`)."""
     timeout: Positive = 3600.0
     """Backend braket: seconds to wait for the device."""

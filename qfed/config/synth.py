@@ -44,7 +44,8 @@ class SynthConfig(Section):
     hidden: Count = 48
     """Generator rbm: hidden units."""
     most_shots: Count = 200_000
-    """Sampler qpu: reads that a fit and its samples may use; the next call that would pass it is not made."""
+    """Sampler qpu, and born.backend braket or pyquil: reads or shots that a fit and its samples may use; the next call
+    that would pass it is not made."""
     most_seconds: Positive = 60.0
     """Sampler qpu: seconds of access time to the system that may be used, by the solver's own estimate beforehand and
     its charge afterwards."""

@@ -35,10 +35,8 @@ _JITTER = 0.01  # radians; a further pair at exactly 0 has no gradient in the di
 class Born:
     """The generator "born"."""
 
-    def __init__(
-        self, config: BornConfig, shrink: float, circuit: TreeCircuit | None = None, angles: Floats | None = None
-    ) -> None:
-        self.config, self._shrink = config, shrink
+    def __init__(self, config: SynthConfig, circuit: TreeCircuit | None = None, angles: Floats | None = None) -> None:
+        self.config, self._shrink = config.born, config.shrink
         self.circuit = circuit or TreeCircuit(())
         """The gates' places."""
         self.angles: Floats = np.zeros(0) if angles is None else angles
@@ -50,7 +48,7 @@ class Born:
     @classmethod
     def of(cls, config: SynthConfig) -> Self:
         """Not fitted."""
-        return cls(config.born, config.shrink)
+        return cls(config)
 
     def fit(self, stats: PairCounts, rng: np.random.Generator, progress: Progress = silent) -> Self:
         """Find the tree and the further pairs, then train the angles."""
@@ -119,7 +117,7 @@ class Born:
         about, arrays = state
         order = tuple((None if parent < 0 else parent, child) for parent, child in about["order"])
         further = tuple((control, target) for control, target in about["further"])
-        born = cls(config.born, config.shrink, TreeCircuit(order, further), arrays["angles"])
+        born = cls(config, TreeCircuit(order, further), arrays["angles"])
         born.losses = (about["losses"][0], about["losses"][1])
         return born
 

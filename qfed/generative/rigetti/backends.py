@@ -19,13 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 import pennylane as qml
 
-from qfed.config import BornConfig
+from qfed.config import BornConfig, SynthConfig, load_prices
 from qfed.generative.rigetti import braket, calibration, quil
 from qfed.generative.rigetti.chip import Chip, chip_of, chip_of_isa, read_document
 from qfed.generative.rigetti.readout import confusion, unfold
 from qfed.generative.rigetti.routing import Compiled, compiled
 from qfed.generative.statistics import Bits, Floats
-from qfed.quantum.spending import charge
+from qfed.quantum.spending import Caps, Meter, current_meter
 
 _LATTICE = (4, 4)
 
@@ -40,11 +40,24 @@ class Backend(Protocol):
         """What it is, in JSON's types."""
 
 
-def backend_of(config: BornConfig) -> Backend:
+REMOTE = ("braket", "pyquil")
+"""Backends elsewhere."""
+
+
+def backend_of(config: SynthConfig) -> Backend:
     """The configured one; nothing is imported or reached before it samples."""
-    if config.backend in ("exact", "braket.local.qubit"):
-        return Ideal(config.backend)
+    if config.born.backend in ("exact", "braket.local.qubit"):
+        return Ideal(config.born.backend)
     return Chips(config)
+
+
+def meter_for(config: SynthConfig, **account: Any) -> Meter:
+    """The account of one fit and its samples, with the cap of the configuration; keywords as of `Meter`."""
+    remote = config.born.backend == "braket"
+    name = "braket.aws.qubit" if remote else config.born.backend
+    target = config.born.device or (braket.ARN if remote else quil.PROCESSOR)
+    price = load_prices().price_of(name, target)
+    return Meter(f"{name}:{target}", price=price, caps=Caps(shots=config.most_shots), section="synth", **account)
 
 
 class Ideal:
@@ -65,8 +78,9 @@ class Ideal:
 class Chips:
     """Native gates on a device: emulated, on Amazon Braket, or on Rigetti's own cloud."""
 
-    def __init__(self, config: BornConfig) -> None:
-        self.config = config
+    def __init__(self, config: SynthConfig) -> None:
+        self.config = config.born
+        self._meter = meter_for(config) if config.born.backend in REMOTE else None
         self._about: dict[str, Any] = {}
 
     def sample(self, operations: Sequence[Any], wires: int, count: int, rng: np.random.Generator) -> Bits:
@@ -89,19 +103,25 @@ class Chips:
         """The device, and the size of what ran there last."""
         return {"name": self.config.backend, "real_device": self.config.backend in ("braket", "pyquil"), **self._about}
 
+    def _charge(self, shots: int) -> None:
+        """Account for one circuit before it is sent; to whoever counts, else to this backend's own account."""
+        meter = current_meter() or self._meter
+        if meter is not None:
+            meter.charge(1, shots)
+
     def _open(self, wires: int) -> tuple[Chip, Callable[[Compiled, int, np.random.Generator], Bits]]:
         config = self.config
         if config.backend == "braket":
             device = braket.Device(braket.aws_device(config.device or braket.ARN), config.timeout)
             return chip_of(device.document, device.device.name), lambda circuit, shots, _: device.run(
-                circuit, shots, lambda now: charge(1, now)
+                circuit, shots, self._charge
             )
         if config.backend == "pyquil":
             machine = quil.computer(config.device or quil.PROCESSOR)
             chip = chip_of_isa(machine.to_compiler_isa(), machine.name)
 
             def run(circuit: Compiled, shots: int, _: np.random.Generator) -> Bits:
-                charge(1, shots)
+                self._charge(shots)
                 return quil.run(machine, circuit, shots)
 
             return chip, run

@@ -46,9 +46,13 @@ def program(compiled: Compiled, shots: int = 1) -> Any:
 def computer(name: str) -> Any:
     """The `pyquil.api.QuantumComputer` of a processor, or of a qvm ("8q-qvm"); ConfigError if it cannot be reached."""
     pyquil = _pyquil()
+    from qcs_sdk.client import QCSClient
+
     try:
+        if not name.endswith("qvm"):
+            QCSClient.load().oauth_session  # noqa: B018  # raises without credentials; the client would retry minutes
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # pyQuil 5 will have no qvm; 4 has
+            warnings.filterwarnings("ignore", message=".*pyQuil v5")  # pyQuil 5 will have no qvm; 4 has
             return pyquil.get_qc(name)
     except Exception as error:  # noqa: BLE001  # the client raises types of its own for each layer of its transport
         raise ConfigError(
@@ -66,7 +70,7 @@ def run(machine: Any, compiled: Compiled, shots: int) -> Bits:
 def _pyquil() -> Any:
     if sys.version_info >= (3, 13):
         raise ConfigError(
-            f"pyQuil has no release for Python {sys.version_info.major}.{sys.version_info.minor}; use Python 3.12, or "
+            f"pyQuil has no release for Python {sys.version_info[0]}.{sys.version_info[1]}; use Python 3.12, or "
             'reach Rigetti through Amazon Braket: synth.born.backend = "braket"'
         )
     try:

@@ -52,7 +52,7 @@ def test_independent_bits_get_no_gate() -> None:
 def test_the_circuit_starts_as_the_tree() -> None:
     stats = PairCounts.exact(chain(3000, 6, 2))
     circuit = TreeCircuit(TreeCircuit.of(stats).order, further=((0, 5), (1, 4)))
-    law = Born(BornConfig(), 0.0, circuit, circuit.start(stats)).probabilities()
+    law = Born(SynthConfig(), circuit, circuit.start(stats)).probabilities()
     words = all_bits(6)
     wanted = np.ones(len(words))
     for parent, child in circuit.order:
@@ -72,7 +72,7 @@ def test_training_beats_the_tree_and_independent_bits() -> None:
     before, after = machine.losses
     assert after < 0.1 * before
     tree = TreeCircuit(machine.circuit.order)
-    alone = Born(BornConfig(), 0.0, tree, tree.start(stats)).probabilities()
+    alone = Born(SynthConfig(), tree, tree.start(stats)).probabilities()
     ones = stats.ones
     independent = np.where(all_bits(6), ones, 1 - ones).prod(1)
     assert tvd2(machine.probabilities(), stats) < 0.5 * tvd2(alone, stats) < 0.25 * tvd2(independent, stats)

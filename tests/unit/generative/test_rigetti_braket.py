@@ -139,6 +139,13 @@ def test_a_device_of_ones_own(trained: Born, tmp_path: Path) -> None:
     assert set(about["qubits"]) <= set(range(8))
 
 
+def test_the_sample_of_a_calibration_file_is_made_up_and_says_so() -> None:
+    file = Path(__file__).parents[3] / "deployments/examples/rigetti/synthetic-calibration.json"
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert found == document(square(4, 4), spread=np.random.default_rng(0))
+    assert found["service"]["deviceDocumentation"]["summary"].startswith("SYNTHETIC")
+
+
 def test_a_made_up_device_says_so() -> None:
     assert document(square(1, 2))["service"]["deviceDocumentation"]["summary"] == LABEL
     assert LABEL.startswith("SYNTHETIC")
@@ -175,8 +182,9 @@ def test_nothing_is_sent_past_the_cap(trained: Born, monkeypatch: pytest.MonkeyP
     session, service = aws(document(square(3, 3)))
     real = braket.aws_device
     monkeypatch.setattr(backends.braket, "aws_device", lambda arn: real(arn, session))
-    machine = on(trained, backend="braket", calibration_shots=500)
-    with counted_by(Meter("braket", "test", caps=Caps(shots=3400))), pytest.raises(SpendingCapReached):
+    config = SynthConfig(most_shots=3400, born=BornConfig(backend="braket", calibration_shots=500))
+    machine = Born.restore(config, trained.state())
+    with pytest.raises(SpendingCapReached, match=r"synth\.most_shots"):
         machine.sample(3000, np.random.default_rng(0))
     assert service.shots == [3000]
 
