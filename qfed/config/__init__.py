@@ -8,6 +8,7 @@ from qfed.config.federation import FederationConfig, SecAggConfig
 from qfed.config.model import ARCHITECTURES, CIRCUITS, MAX_WIRES, ModelConfig
 from qfed.config.prices import Price, PriceTable, shipped_prices
 from qfed.config.privacy import PrivacyConfig
+from qfed.config.quantum import NoiseConfig, QuantumConfig
 from qfed.config.reader import (
     anchored,
     environment,
@@ -43,10 +44,12 @@ __all__ = [
     "Failure",
     "FederationConfig",
     "ModelConfig",
+    "NoiseConfig",
     "NumericColumn",
     "Price",
     "PriceTable",
     "PrivacyConfig",
+    "QuantumConfig",
     "RunConfig",
     "SecAggConfig",
     "ServerAddress",

@@ -125,6 +125,9 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
         and source.endswith((".csv", ".parquet"))
     ):
         data["source"] = str(folder / source)
+    quantum = tree.get("quantum")
+    if isinstance(quantum, dict) and isinstance(prices := quantum.get("prices"), str):
+        quantum["prices"] = str(folder / prices)
     if isinstance(model, dict) and isinstance(circuit := model.get("circuit"), str) and ".py:" in circuit:
         model["circuit"] = str(folder / circuit)
     born = synth.get("born") if isinstance(synth := tree.get("synth"), dict) else None

@@ -11,6 +11,7 @@ from qfed.config.data import DataConfig
 from qfed.config.federation import ROBUST, FederationConfig, SecAggConfig
 from qfed.config.model import ModelConfig
 from qfed.config.privacy import PrivacyConfig
+from qfed.config.quantum import QuantumConfig
 from qfed.config.section import Count, Number, Positive, Section, Whole
 from qfed.config.synth import SynthConfig
 
@@ -94,6 +95,7 @@ class RunConfig(Section):
     data: DataConfig = DataConfig()
     coding: CodingConfig = CodingConfig()
     model: ModelConfig = ModelConfig()
+    quantum: QuantumConfig = QuantumConfig()
     training: TrainingConfig = TrainingConfig()
     privacy: PrivacyConfig = PrivacyConfig()
     federation: FederationConfig = FederationConfig()

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import nn
 
-from qfed.config import ModelConfig
+from qfed.config import ModelConfig, QuantumConfig
 from qfed.errors import ConfigError, ShapeError
 from qfed.models.circuits import Circuit, circuit_of
 from qfed.models.convolution import PATCH, Convolutional, Convolutions, Quanvolution, side_of
@@ -25,11 +25,13 @@ from qfed.models.twin import Twin
 from qfed.quantum import QuantumLayer
 
 
-def build(config: ModelConfig, inputs: int, outputs: int, seed: int) -> nn.Module:
+def build(config: ModelConfig, inputs: int, outputs: int, seed: int, quantum: QuantumConfig | None = None) -> nn.Module:
     """The model for `inputs` features and `outputs` logits (or one value), the same for the same seed.
 
-    Leaves torch's global generator as it was. Raises CircuitError for a circuit that does not fit, ShapeError for
-    sizes below one, ConfigError for an architecture that does not fit the records.
+    Its circuits run in the kernel, or on the device that `quantum` names; fixed constants of a model (what the features
+    of the architecture kernel are at 0) are the kernel's. Leaves torch's global generator as it was. Raises
+    CircuitError for a circuit that does not fit, ShapeError for sizes below one, ConfigError for an architecture that
+    does not fit the records or a device that cannot be made.
     """
     if inputs < 1 or outputs < 1:
         raise ShapeError(f"a model needs at least one input and one output, got inputs={inputs}, outputs={outputs}")
@@ -38,7 +40,12 @@ def build(config: ModelConfig, inputs: int, outputs: int, seed: int) -> nn.Modul
         circuit = circuit_of(config)
         model = _assemble(config, circuit, inputs, outputs)
     _initialise(model, circuit, config.initial_stddev, torch.Generator().manual_seed(seed))
-    return model.to(torch.float32)
+    model.to(torch.float32)
+    if quantum is not None and not quantum.on_kernel:
+        for module in model.modules():
+            if isinstance(module, QuantumLayer):
+                module.run_on(quantum, seed)
+    return model
 
 
 def _assemble(config: ModelConfig, circuit: Circuit, inputs: int, outputs: int) -> nn.Module:

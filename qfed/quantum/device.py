@@ -1,9 +1,11 @@
-"""Circuits that only a PennyLane device can run: noise, mid-circuit measurements, finite shots, hardware.
+"""Circuits that run on a PennyLane device: because only one can (noise, shots, hardware), or because one is asked for.
 
     out[b] = qnode(x[b], w)        dL_b/dw, dL_b/dx by parameter shift, one record at a time
 
 Slow (two executions a gate and record for gradients; reproducible only as far as the device is), but correct
-per record, and never silent: the reason goes to the log "qfed.quantum" and into `explain()`.
+per record, and never silent: the reason goes to the log "qfed.quantum" and into `explain()`. A configured device
+(quantum.device) gets the records of a batch in one submission, and those with the same weights as one broadcast circuit
+where it is one of PennyLane's own simulators; what it executes is counted (qfed.quantum.devices).
 Source  Mitarai et al., Phys. Rev. A 98, 032309 (2018); Schuld et al., Phys. Rev. A 99, 032331 (2019).
 Errors  CircuitError where the device or the shift rule refuses the circuit.
 """
@@ -15,10 +17,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from qfed.config import QuantumConfig
 from qfed.errors import CircuitError
+from qfed.quantum.devices import SEEDED
 from qfed.quantum.functional import TWICE, front
 from qfed.quantum.isolated import isolated
 from qfed.quantum.layout import Layout, layout_of
@@ -53,7 +58,9 @@ class DeviceCircuit:
         reason: str,
         shots: int | None,
         qnode: Any = None,
+        settings: QuantumConfig | None = None,
     ) -> None:
+        """`settings`: what the configuration asks for, None for a fallback that a circuit or its QNode needs."""
         import pennylane as qml
 
         self.reason = reason
@@ -62,17 +69,30 @@ class DeviceCircuit:
         node = qml.QNode(function, device, interface="torch", diff_method="parameter-shift")
         if qnode is not None:  # keep the user's transforms and shots, but differentiate per record
             node = qnode.update(interface="torch", diff_method="parameter-shift")
+        self._plain = node  # without shots and noise: what records a circuit
+        if settings is not None and settings.noise.any:
+            from qfed.quantum.noisy import with_noise
+
+            node = with_noise(node, settings.noise)
         self.qnode = node if shots is None else qml.set_shots(node, shots)
         self.name = str(device.name)
+        self._settings, self._device, self._shots = settings, device, shots
+        self._submits = settings is not None and qnode is None  # a user's transforms are applied by their QNode
         self._layout: Layout | None = None
-        _LOG.warning(
+        self._broadcasts: bool | None = None
+        _LOG.log(
+            logging.WARNING if settings is None else logging.INFO,
             "the circuit runs on device %s, record by record with parameter-shift gradients, because: %s",
             self.name,
             reason,
         )
 
+    def take_layout(self, layout: Layout) -> None:
+        """Use the layout that the compiled circuit has, so that no record is run to find it."""
+        self._layout = layout
+
     def layout(self, features: int) -> Layout:
-        """Found by running one record."""
+        """Found by running one record, unless it is known."""
         if self._layout is None:
             weights = torch.full((sum(math.prod(s) for s in self.shapes.values()),), 0.3, dtype=torch.float64)
             row = torch.full((features,), 1 / math.sqrt(max(features, 1)), dtype=torch.float64)
@@ -109,6 +129,8 @@ class DeviceCircuit:
 
     def rows(self, inputs: Tensor, weights: Tensor) -> Tensor:
         """x (B, D), w (B, P) -> (B, width)."""
+        if self._submits and inputs.shape[0]:
+            return self._submitted(inputs.detach(), weights.detach()).to(inputs)
         found = [self._flat(self._call(x, w)) for x, w in zip(inputs.double(), weights.double(), strict=True)]
         width = self.layout(inputs.shape[-1]).width
         return torch.stack(found).detach().to(inputs) if found else inputs.new_zeros(0, width)
@@ -131,13 +153,59 @@ class DeviceCircuit:
                 of_inputs[b] = found[0].to(of_inputs)
         return of_inputs, of_weights
 
-    def _call(self, x: Tensor, w: Tensor) -> Any:
+    def _submitted(self, inputs: Tensor, weights: Tensor) -> Tensor:
+        """All records in one submission, as few circuits as the device can take them in."""
+        x, w = inputs.double().numpy(), weights.double().numpy()
+        together = bool((weights == weights[:1]).all()) and self._can_broadcast(x.shape[1])
+        batches = [(x, w[0])] if together else list(zip(x, w, strict=True))
+        tapes = [self._guarded(self._tape, row, values) for row, values in batches]
+        found = self._guarded(self._execute, tapes)
+        count = len(x) if together else 1
+        rows = [np.concatenate([np.reshape(part, (count, -1)) for part in _parts(r)], axis=1) for r in found]
+        return torch.from_numpy(np.concatenate(rows).astype(np.float64))
+
+    def _can_broadcast(self, features: int) -> bool:
+        """Whether the device and the circuit take records as one circuit with a batch dimension."""
+        if self._broadcasts is None:
+            count = features + 1  # a circuit that takes inputs[0] for the first feature has a batch of `features`
+            weights = np.zeros(sum(math.prod(s) for s in self.shapes.values()))
+            try:
+                tape = self._tape(np.zeros((count, features)), weights)
+                self._broadcasts = self.name in SEEDED and tape.batch_size == count
+            except (ValueError, TypeError, IndexError):
+                self._broadcasts = False
+        return self._broadcasts
+
+    def _tape(self, x: Any, w: Any) -> Any:
         import pennylane as qml
 
-        parts = torch.split_with_sizes(w, [math.prod(s) for s in self.shapes.values()])
-        weights = {n: p.reshape(s) for (n, s), p in zip(self.shapes.items(), parts, strict=True)}
+        tape = qml.workflow.construct_tape(self._plain, level="top")(**self._arguments(x, w))
+        return tape if self._shots is None else tape.copy(shots=self._shots)
+
+    def _execute(self, tapes: Sequence[Any]) -> Sequence[Any]:
+        import pennylane as qml
+
+        program = qml.CompilePipeline()
+        if self._settings is not None and self._settings.noise.any:
+            from qfed.quantum.noisy import noise_transform
+
+            program.add_transform(noise_transform, self._settings.noise)
+        found: Sequence[Any] = qml.execute(tapes, self._device, diff_method=None, transform_program=program)
+        return found
+
+    def _call(self, x: Tensor, w: Tensor) -> Any:
+        return self._guarded(self.qnode, **self._arguments(x, w))
+
+    def _arguments(self, x: Any, w: Any) -> dict[str, Any]:
+        ends = np.cumsum([0, *(math.prod(s) for s in self.shapes.values())])
+        cuts = zip(self.shapes.items(), ends[:-1], ends[1:], strict=True)
+        return {self.input_name: x, **{name: w[a:b].reshape(shape) for (name, shape), a, b in cuts}}
+
+    def _guarded(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        import pennylane as qml
+
         try:
-            return self.qnode(**{self.input_name: x, **weights})
+            return work(*args, **kwargs)
         except (
             ValueError,
             TypeError,
@@ -151,8 +219,11 @@ class DeviceCircuit:
 
     @staticmethod
     def _flat(found: Any) -> Tensor:
-        parts: Sequence[Tensor] = found if isinstance(found, (list, tuple)) else [found]
-        return torch.cat([p.reshape(-1).double() for p in parts])
+        return torch.cat([p.reshape(-1).double() for p in _parts(found)])
+
+
+def _parts(found: Any) -> Sequence[Any]:
+    return found if isinstance(found, (list, tuple)) else [found]
 
 
 class _Run(torch.autograd.Function):

@@ -12,6 +12,7 @@ Errors  CircuitError for a circuit, weights or init_method that do not fit; Shap
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import operator
@@ -22,9 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qfed.config import QuantumConfig
 from qfed.errors import CircuitError, ShapeError
 from qfed.quantum.compiled import Compiled, compile_circuit
 from qfed.quantum.device import DeviceCircuit, why_not_compiled
+from qfed.quantum.devices import make_device
 from qfed.quantum.explain import explain
 from qfed.quantum.gates import Uncompilable
 from qfed.quantum.persample import register_with_opacus
@@ -68,6 +71,7 @@ class QuantumLayer(nn.Module):
         _check_signature(function, input_name, self.weight_shapes)
         self._circuit = Circuit(function, input_name, _wires(qnode, wires))
         self._runners: dict[int, Compiled | DeviceCircuit] = {}
+        self._asked: tuple[QuantumConfig, int] | None = None
         for name, shape in self.weight_shapes.items():
             self.register_parameter(name, nn.Parameter(_initial(name, shape, init_method)))
         register_with_opacus(type(self))
@@ -112,6 +116,8 @@ class QuantumLayer(nn.Module):
         return found
 
     def _make_runner(self, features: int) -> Compiled | DeviceCircuit:
+        if self._asked is not None:
+            return self._configured(*self._asked, features)
         reason = why_not_compiled(self.qnode, self.shots)
         if reason is None:
             try:
@@ -130,6 +136,29 @@ class QuantumLayer(nn.Module):
             device = qml.device(self.fallback, wires=self._circuit.wires)
         keep = self.qnode if self.fallback is None else None
         return DeviceCircuit(self._circuit.func, device, self.input_arg, self.weight_shapes, reason, self.shots, keep)
+
+    def run_on(self, settings: QuantumConfig, seed: int) -> None:
+        """From now on run on the configured device, even what the kernel could run (`quantum.device`).
+
+        `seed` makes the shots of PennyLane's own simulators reproducible. The device is made now, so that one that
+        cannot be is refused here; the kernel comes back with device "qfed".
+        """
+        self._asked = None if settings.on_kernel else (settings, seed)
+        features = self.compiled_for
+        self._runners = {}
+        for each in features:
+            self.runner(each)
+
+    def _configured(self, settings: QuantumConfig, seed: int, features: int) -> DeviceCircuit:
+        device = make_device(settings, self._circuit.wires, seed)
+        reason = f"quantum.device={settings.device!r}"
+        keep = self.qnode.update(device=device) if hasattr(self.qnode, "construct") else None
+        made = DeviceCircuit(
+            self._circuit.func, device, self.input_arg, self.weight_shapes, reason, settings.shots, keep, settings
+        )
+        with contextlib.suppress(Uncompilable):  # what it returns is known then, and no record is run to find out
+            made.take_layout(compile_circuit(self._circuit, features, self.weight_shapes).layout(features))
+        return made
 
     def per_sample(self, inputs: Tensor) -> tuple[Tensor, PerSample]:
         """x (B, D) -> the layer's result, and the function dL/dresult -> (dL/dx (B, D), {weight: (B, *shape)}).

@@ -21,6 +21,7 @@ from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from qfed.config import Price
 from qfed.errors import ConfigError, SpendingCapReached, StateError
@@ -86,8 +87,10 @@ class Meter:
                 "copy the table (qfed config prices), add the device and name the file in quantum.prices, or cap "
                 "quantum.most_shots instead"
             )
-        self._file = file
-        self._memory = sqlite3.connect(":memory:", isolation_level=None) if file is None else None
+        self._file, self._lock = file, Lock()
+        self._memory = (
+            sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False) if file is None else None
+        )
         with self._opened() as database:
             database.execute(_SCHEMA)
 
@@ -150,7 +153,8 @@ class Meter:
     @contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         if self._memory is not None:
-            yield self._memory
+            with self._lock:  # circuits run in threads of their own
+                yield self._memory
             return
         try:
             with closing(sqlite3.connect(str(self._file), timeout=_WAIT_SECONDS, isolation_level=None)) as database:
