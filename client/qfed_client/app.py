@@ -43,7 +43,12 @@ def _site(context: Context) -> Site:
             return _open[folder]
         log.info("%s was changed: its policy is read anew", folder / "site.toml")
         close_site(folder)
-    site = Site(folder, simulated="qfed-site" not in context.node_config)
+    spending = context.run_config.get("qfed-spending")
+    site = Site(
+        folder,
+        simulated="qfed-site" not in context.node_config,
+        spending=Path(spending) if isinstance(spending, str) else None,
+    )
     if "yes" in (context.node_config.get("qfed-warm"), context.run_config.get("qfed-warm")):
         _open[folder] = site
     return site

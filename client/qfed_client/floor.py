@@ -15,6 +15,7 @@
     CodeRefused     a circuit that is code on this site's disk
     ModelRefused    a model that is not among policy.models, or has more than policy.most_parameters
     ResourcesRefused   more wires than policy.most_wires
+    ProviderRefused   circuits with this site's encoded records would go to a quantum provider
 
 Figures are those of the plan that would train, not the configuration's word for them. What is left of a data set's
 budget is the ledger's business: it refuses with BudgetExhausted when a round is charged, before it is read.
@@ -34,6 +35,7 @@ from qfed.errors import (
     ModelRefused,
     ModeRefused,
     NoiseRefused,
+    ProviderRefused,
     ResourcesRefused,
     RoundsRefused,
     TermsRefused,
@@ -55,6 +57,7 @@ def refuse_below(policy: SitePolicy, config: RunConfig, pinned: Policy, *, simul
         raise KindRefused(f"this site takes part in runs of kind {', '.join(policy.kinds)}, got kind={config.kind!r}")
     _refuse_code(policy, config)
     if config.kind == "train":
+        _refuse_provider(policy, config)
         _refuse_model(policy, config)
     _refuse_transport(policy, config, pinned, simulated)
     _refuse_privacy(policy, config, pinned)
@@ -78,6 +81,20 @@ def _refuse_model(policy: SitePolicy, config: RunConfig) -> None:
         raise ModelRefused(
             f"this site trains models of at most {policy.most_parameters} parameters, the run's has {count}; ask for a "
             "smaller one"
+        )
+
+
+def _refuse_provider(policy: SitePolicy, config: RunConfig) -> None:
+    """What is local is this site's to say, not the run's."""
+    quantum = config.quantum
+    near = quantum.is_local or quantum.device in policy.local_devices
+    if config.model.kind == "twin" or (near and not quantum.remote):
+        return
+    if not (policy.trust_provider and quantum.trust_provider):
+        raise ProviderRefused(
+            f"quantum.device={quantum.device!r} would get this site's records, encoded in circuits, and the site's "
+            "policy does not trust its provider; policy.trust_provider = true in site.toml allows it (or, for a plugin "
+            "that simulates on this machine, policy.local_devices)"
         )
 
 

@@ -7,6 +7,7 @@ records.npz       the records
 ledger.db         privacy spent, by data set
 ledger-witness.json   what the aggregator countersigned of it
 secagg.db         labels, epoch keys, cached uploads
+spending.db       circuits and shots run on quantum devices, by run (only where there are any)
 runs/RUN.toml     configurations of the runs it agreed to
 """
 
@@ -28,11 +29,13 @@ from qfed.errors import LocalProtocolError, RemoteProtocolError, ResourcesRefuse
 from qfed.federation import wire
 from qfed.federation.contribution import layout_of, policy_of
 from qfed.federation.counting import Counter, counter_for
+from qfed.federation.device_use import meter_for
 from qfed.federation.local import Job, Learner, experiment_rng, learner_for
 from qfed.federation.statement import Spending
 from qfed.models import model_files
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import LocalPlan, OpenPlan
+from qfed.quantum.spending import Caps, Meter, counted_by
 from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, Layout, client_session, encode
 from qfed_client.floor import refuse_below
 from qfed_client.schedule import refuse_outside
@@ -44,11 +47,20 @@ class Site:
 
     Only a `simulated` site may send updates in clear, and only if its policy lets it; one that is deployed never does.
     A simulated site does not wait for the disk either: its state survives the process, but not a loss of power.
+    Sites of a simulation spend from one account of device use, `spending`; a deployed site has its own.
     """
 
-    def __init__(self, folder: Path, *, simulated: bool = False, now: Callable[[], datetime] = datetime.now) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        simulated: bool = False,
+        spending: Path | None = None,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
         self.folder, self._simulated, self._now = folder, simulated, now
         self._written = _version(folder)
+        self._spending = spending or folder / "spending.db"
         self.config: SiteConfig = load_site(folder / "site.toml")
         self._federation = self._read_federation()
         limits = Limits(self.config.policy.epsilon, self.config.policy.delta)
@@ -143,6 +155,18 @@ class Site:
             self._runs[run] = config
         return self._runs[run]
 
+    def _meter(self, run: str, config: RunConfig) -> Meter | None:
+        """The account that a run's circuits are charged to; None where no device runs them."""
+        policy, prices = self.config.policy, self.config.prices
+        return meter_for(
+            config,
+            run,
+            self._spending,
+            # A table that the run names is a file of whoever started it, here only in a simulation.
+            config.quantum.prices if self._simulated else str(self.folder / prices) if prices else None,
+            Caps(policy.most_shots, policy.most_price),
+        )
+
     def _session(self, run: str) -> ClientSession | GroupedSession:
         if run not in self._sessions:
             self._sessions[run] = client_session(
@@ -180,8 +204,8 @@ class Site:
         if config.kind == "synthesize":
             return None
         learner = learner_for(config)
-        if not isinstance(learner.plan, LocalPlan | OpenPlan):
-            return None  # a plan that trains no model of the site's own
+        if not isinstance(learner.plan, LocalPlan | OpenPlan) or not config.quantum.on_kernel:
+            return None  # a plan that trains no model of the site's own, or a device that each site pays for itself
         session = self._session(run) if learner.config.secagg.mode == "on" else None
         if session is not None:
             session.round_of(request)
@@ -225,7 +249,8 @@ class Site:
             layout, values = self._counts(config, run, round, train=train)
         else:
             learner = learner_for(config)
-            values = self._values(learner, run, round, model, train=train)
+            with counted_by(self._meter(run, config)):
+                values = self._values(learner, run, round, model, train=train)
             layout = layout_of(config, policy, learner.parameters, learner.metric, train=train)
         self._slow[run] = max(self._slow.get(run, 0.0), time.monotonic() - started)
         seed = self.config.rounding_seed

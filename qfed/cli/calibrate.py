@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -27,14 +28,18 @@ def calibrate(
     resolved = load_config(config, set_ or [])
     console = Console(stderr=as_json)
     with console.status("accounting"):
+        from qfed.federation.device_use import estimate
         from qfed.privacy.calibration import forecast
         from qfed.report.forecast import forecast_page, write_forecast
 
-        found = forecast(resolved, noise)
+        found, device = forecast(resolved, noise), estimate(resolved)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
+        tree = found.to_dict() | ({} if device is None else {"device": asdict(device)})
+        typer.echo(json.dumps(tree, indent=2, allow_nan=False))
     else:
         console.print(forecast_page(found))
+        if device is not None:
+            console.print(device.sentence(), style="yellow" if device.exceeds else "", highlight=False)
     if out is not None:
         for path in write_forecast(found, out):
             console.print(f"{path.name}: {path}", soft_wrap=True, highlight=False)

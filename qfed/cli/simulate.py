@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from qfed.config import RunConfig, load_config
+from qfed.errors import SpendingCapReached
 
 
 def simulate(
@@ -31,10 +32,13 @@ def simulate(
         _synthesize(resolved, out, force, quiet, verbose, console)
         return
     with console.status("loading the libraries"):
+        from qfed.federation.device_use import estimate
         from qfed.report import final_table
         from qfed.report.units import epsilon
         from qfed.simulation import Step, simulate
     _set_logs(verbose)
+    if (expected := estimate(resolved)) is not None:
+        console.print(expected.sentence(), style="yellow" if expected.exceeds else "", highlight=False)
     bars: dict[int, TaskID] = {}
     with Progress(
         SpinnerColumn(),
@@ -64,6 +68,11 @@ def simulate(
             typer.echo(f"{what + ':':8}{out / name}")
     else:
         console.print("nothing was saved; name a folder with --out DIR for report, model and data")
+    if result.device is not None and result.device.capped:
+        raise SpendingCapReached(
+            f"the run stopped after {len(result.rounds)} rounds, since the next circuits would have passed "
+            "quantum.most_shots or quantum.most_price; the last good model is kept"
+        )
 
 
 def _set_logs(verbose: bool) -> None:

@@ -38,6 +38,15 @@ class TrainingConfig(Section):
     """Momentum of the site's SGD; in mode shared a site makes no step of its own (see federation.strategy)."""
     averaging: Annotated[Number, Field(ge=0, lt=1)] = 0.5
     """Share of the last rounds whose models are averaged into the final one; 0 keeps the last model."""
+    method: Literal["gradient", "dp_zo"] = "gradient"
+    """"gradient": each record's gradient, clipped. "dp_zo": each record's difference of the loss at two points along a
+    public random direction, clipped: two circuits a record instead of two a parameter, for models on quantum devices;
+    the noise goes into that number and nothing else about the record leaves."""
+    directions: Count = 1
+    """dp_zo: directions a step; each costs two more circuits a record."""
+    smoothing: Positive = 0.3
+    """dp_zo: how far along a direction the two points are, in units of the parameters (a direction's entries are of
+    size 1). With shots not much smaller, since their noise is divided by it."""
 
 
 class Failure(Section):
@@ -183,6 +192,35 @@ class RunConfig(Section):
                     f"simulation.failures names site={failure.site}, round={failure.round}, but there are "
                     f"{self.federation.sites} sites (from 0) and {self.training.rounds} rounds (from 1)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _provider_trusted(self) -> Self:
+        quantum = self.quantum
+        if self.kind == "train" and self.model.kind == "hybrid" and quantum.is_remote and not quantum.trust_provider:
+            raise ValueError(
+                f"quantum.device={quantum.device!r} sends each record, encoded in the angles of a circuit, to the "
+                "device's provider, which differential privacy does not cover; if the provider may see them, set "
+                "quantum.trust_provider = true (for a plugin that simulates on this machine: quantum.remote = false)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> Self:
+        training = self.training
+        if training.method == "gradient":
+            if training.directions != 1:
+                raise ValueError('training.directions belongs to training.method = "dp_zo"; leave it out')
+            return self
+        if self.privacy.mode == "site":
+            raise ValueError(
+                'training.method = "dp_zo" protects records, got privacy.mode="site"; use "shared" or "local"'
+            )
+        if training.optimizer != "sgd":
+            raise ValueError(
+                f'training.method = "dp_zo" moves along its directions, got training.optimizer={training.optimizer!r}; '
+                'use "sgd" (momentum is allowed), or an adaptive federation.strategy'
+            )
         return self
 
     @model_validator(mode="after")

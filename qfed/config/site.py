@@ -57,6 +57,15 @@ class SitePolicy(Section):
     """Refuse runs whose updates would travel in clear; a deployed site refuses them whatever stands here."""
     own_circuits: Flag = False
     """Accept runs whose circuit is code in a file on this site's disk."""
+    trust_provider: Flag = False
+    """Accept runs on a remote quantum device: its provider gets this site's records, encoded in circuits, which
+    differential privacy does not cover."""
+    local_devices: tuple[str, ...] = ()
+    """PennyLane devices that simulate on this machine, besides those that qfed knows; every other one is remote."""
+    most_shots: Count | None = None
+    """Most shots that this site runs on devices, over all runs; no limit if left out."""
+    most_price: Positive | None = None
+    """Most money that this site spends on devices, over all runs, by its price table; no limit if left out."""
 
     @model_validator(mode="after")
     def _models_exist(self) -> Self:
@@ -89,6 +98,8 @@ class SiteConfig(Section):
     """The site's own table, a file or a database."""
     records: str = "records.npz"
     """Without [data]: file of a simulated site's records, relative to the folder."""
+    prices: str | None = None
+    """Price table of quantum devices, a file in the folder; the one that comes with qfed if left out."""
     rounding_seed: Whole | None = None
     """Seed of stochastic rounding, for reproducible simulations; leave out for the operating system's entropy."""
     server: ServerAddress | None = None

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from qfed.config import RunConfig
 from qfed.data import Records, Schema, schema_of
-from qfed.errors import QfedError
+from qfed.errors import LocalProtocolError, QfedError
 from qfed.federation.contribution import (
     LOSS_CAP,
     SQUARED_ERROR_CAP,
@@ -36,6 +36,7 @@ from qfed.federation.statement import Spending
 from qfed.models import build, flatten, loss, score, unflatten
 from qfed.privacy.ledger import Ledger
 from qfed.privacy.plan import AnyPlan, MetricsPlan, SharedPlan, SitePlan, Task, metrics_plan_for, plan_for
+from qfed.quantum.spending import current_meter
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,8 @@ class Learner:
     schema: Schema
     model: nn.Module
     plan: AnyPlan
+    exact: nn.Module
+    """The model in the kernel, whatever device trains it (else `model` itself)."""
     start: np.ndarray
     """Parameters of the initial model, (P,) float32: the same at every site for the same seed."""
     _ahead: dict[tuple[object, ...], np.ndarray | Exception] = field(default_factory=dict, repr=False)
@@ -122,6 +125,7 @@ class Learner:
         """`train` of many sites in one call, each from its own model and charged to its own ledger before its read."""
         if not jobs:
             return []
+        self._insist_on_meter()
         self.model.train()
         tasks = [
             Task(
@@ -150,6 +154,13 @@ class Learner:
         except QfedError as error:  # of the model, before anything was charged: the same for every site
             outcomes = [error] * len(alone)
         self._ahead.update(zip((job.key for job in alone), outcomes, strict=True))
+
+    def _insist_on_meter(self) -> None:
+        """What a device runs is counted against the run's caps, or not run."""
+        if not self.config.quantum.on_kernel and self.config.model.kind == "hybrid" and current_meter() is None:
+            raise LocalProtocolError(
+                f"quantum.device={self.config.quantum.device!r} runs under a meter only; see qfed.quantum.spending"
+            )
 
     def _optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         return _optimizer(self.config, parameters)
@@ -216,13 +227,19 @@ class Learner:
         )
         return {"metrics": part}
 
-    def evaluate(self, vector: np.ndarray, records: Records) -> Evaluation:
-        """Sums over held-out records; each record's loss and squared error count up to their caps."""
-        unflatten(self.model, vector)
-        self.model.eval()
+    def evaluate(self, vector: np.ndarray, records: Records, *, on_device: bool = True) -> Evaluation:
+        """Sums over held-out records; each record's loss and squared error count up to their caps.
+
+        By the kernel, or (quantum.scores = "device", unless not `on_device`) on the device that trains.
+        """
+        model = self.model if on_device and self.config.quantum.scores == "device" else self.exact
+        if model is not self.exact:
+            self._insist_on_meter()
+        unflatten(model, vector)
+        model.eval()
         x, y = _tensors(records)
         with torch.no_grad():
-            outputs = self.model(x)
+            outputs = model(x)
             losses = loss(self.schema.task)(outputs, y).clamp(max=LOSS_CAP)
             right, count = score(
                 self.schema.task, outputs.clamp(-1, 1) if self.schema.task == "regression" else outputs, y
@@ -238,10 +255,12 @@ def learner_for(config: RunConfig) -> Learner:
     key = config.model_dump_json()
     if key not in _learners:
         schema = schema_of(config.data)
-        model = build(config.model, schema.inputs, schema.outputs, config.seed)
+        exact = model = build(config.model, schema.inputs, schema.outputs, config.seed)
+        if not config.quantum.on_kernel:
+            model = build(config.model, schema.inputs, schema.outputs, config.seed, config.quantum)
         while len(_learners) >= 8:
             _learners.pop(next(iter(_learners)))
-        _learners[key] = Learner(config, schema, model, plan_for(config), flatten(model))
+        _learners[key] = Learner(config, schema, model, plan_for(config), exact, flatten(model))
     return _learners[key]
 
 

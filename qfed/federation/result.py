@@ -116,6 +116,8 @@ class PrivacyStatement(Record):
     """Shared noise: epsilon of the whole run against who sees one site's own shares, secure aggregation broken."""
     sampling_distance: float | None = None
     """Shared noise: statistical distance of all sampled integers from the distribution that is accounted."""
+    provider: str | None = None
+    """Remote quantum device whose provider got encoded records; None when no circuit left the sites."""
     metrics_epsilon: float | None = None
     """Epsilon of the evaluation for each held-out record (or site); None when scores are only masked."""
 
@@ -137,6 +139,25 @@ class SiteRecord(Record):
     """Bytes it sent."""
     bytes_down: int
     """Bytes it received."""
+
+
+class DeviceUse(Record):
+    """What ran on a quantum device (or its simulator) in the main run, all sites together."""
+
+    device: str
+    """Its name in PennyLane."""
+    circuits: int
+    """Circuits submitted."""
+    shots: int
+    """Repetitions of all of them together; 0 where expectations are exact."""
+    price: float | None
+    """By the price table; None when the table has no price for the device, 0 on this machine."""
+    currency: str = ""
+    """Of the price."""
+    as_of: str = ""
+    """When that price was listed."""
+    capped: bool = False
+    """Whether a cap on shots or money stopped it."""
 
 
 class Comparison(Record):
@@ -185,6 +206,8 @@ class RunResult(Record):
     """The guarantee, in words and figures."""
     sites: tuple[SiteRecord, ...]
     """One entry a site."""
+    device: DeviceUse | None = None
+    """What ran on a quantum device; None where the kernel ran everything or the sites keep that to themselves."""
     comparisons: tuple[Comparison, ...] = ()
     """Runs beside this one."""
     seconds: dict[str, float] = {}

@@ -75,6 +75,7 @@ def privacy_statement(config: RunConfig, rounds: int, spent: Spending) -> Privac
         honest=config.honest if privacy.shares_noise else None,
         epsilon_alone=spent.epsilon_alone if privacy.shares_noise else None,
         sampling_distance=spent.sampling_distance if privacy.shares_noise else None,
+        provider=_provider(config),
         metrics_epsilon=spent.metrics_epsilon,
     )
 
@@ -82,6 +83,11 @@ def privacy_statement(config: RunConfig, rounds: int, spent: Spending) -> Privac
 def _norm(config: RunConfig) -> float:
     """What one protected unit can change: in training by clipping, in counts by what a record is."""
     return config.privacy.clip_norm if config.kind == "train" else moments_of(config, coding_of(config)).norm
+
+
+def _provider(config: RunConfig) -> str | None:
+    """The remote device that sees encoded records, if there is one."""
+    return config.quantum.device if config.kind == "train" and config.model.kind == "hybrid" and config.quantum.is_remote else None
 
 
 def _accountant(config: RunConfig) -> str:
@@ -95,6 +101,12 @@ def _accountant(config: RunConfig) -> str:
 
 
 def _trust(config: RunConfig, spent: Spending) -> str:
+    provider = _provider(config)
+    seen = f"; and the provider of the quantum device {provider}, who gets encoded records" if provider else ""
+    return _trust_in_sites(config, spent) + seen
+
+
+def _trust_in_sites(config: RunConfig, spent: Spending) -> str:
     if config.privacy.mode == "off":
         return f"the aggregator and everybody who gets the {'counts' if config.kind == 'synthesize' else 'model'}"
     if config.privacy.mode == "local":
@@ -136,6 +148,13 @@ def _not_covered(config: RunConfig, spent: Spending) -> tuple[str, ...]:
     if groups := config.federation.groups:
         found += (
             f"sums over single groups of about {config.federation.sites // groups} sites: the aggregator sees them",
+        )
+    if (provider := _provider(config)) is not None:
+        found = (
+            f"records towards the provider of the quantum device: {provider} gets every record that enters a step, "
+            "encoded in the angles of circuits from which it can be reckoned back; differential privacy protects "
+            "against whoever sees the model, not against the provider",
+            *found,
         )
     if config.simulation.compare:
         found += ("the comparison runs of this simulation: each is a world of its own with its own budget",)

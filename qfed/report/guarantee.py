@@ -16,7 +16,7 @@ from typing import Literal
 
 from qfed.federation.result import PrivacyStatement, RunResult
 from qfed.federation.synthesis_result import SynthesisResult
-from qfed.report import units
+from qfed.report import units, words
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,26 @@ def notices(result: RunResult | SynthesisResult) -> tuple[Notice, ...]:
                 f"{records:,} records outright; it should be well below 1 / {records:,}.",
             )
         )
-    if isinstance(result, RunResult) and result.status == "stopped":
+    if result.privacy.provider is not None:
+        found.append(
+            Notice(
+                "caution",
+                "Encoded records went to a quantum provider",
+                f"Circuits ran on the remote device {result.privacy.provider}: its provider got the records that were "
+                "trained on, encoded in circuits. Differential privacy does not protect them from the provider.",
+            )
+        )
+    device = result.device if isinstance(result, RunResult) else None
+    if device is not None and device.capped:
+        found.append(
+            Notice(
+                "caution",
+                "Device use reached its cap",
+                f"The next circuits on {device.device} would have passed the cap on shots or money, so they "
+                "were not submitted. The model is that of the last good round.",
+            )
+        )
+    elif isinstance(result, RunResult) and result.status == "stopped":
         found.append(
             Notice(
                 "caution",
@@ -119,6 +138,8 @@ def facts(result: RunResult | SynthesisResult) -> tuple[Fact, ...]:
     if statement.mode == "off":
         nothing = strength(None, None, seen="the release" if counts else seen)
         return (Fact("What is protected?", "nothing: differential privacy was off", nothing), trust, sees)
+    device = result.device if isinstance(result, RunResult) else None
+    ran = () if device is None else (Fact("Where did the circuits run?", words.device_use(device)),)
     return (
         Fact("What is protected?", statement.unit),
         Fact(
@@ -134,6 +155,7 @@ def facts(result: RunResult | SynthesisResult) -> tuple[Fact, ...]:
         Fact("How was that counted?", statement.accountant, _release(statement) if counts else _mechanism(statement)),
         trust,
         sees,
+        *ran,
     )
 
 

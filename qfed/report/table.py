@@ -15,7 +15,7 @@ from qfed.federation.result import RunResult
 from qfed.federation.synthesis_result import SynthesisResult
 from qfed.report import units
 from qfed.report.guarantee import notices
-from qfed.report.words import CAVEAT, NO_COMPARISONS, model_name, verdicts
+from qfed.report.words import CAVEAT, NO_COMPARISONS, device_use, model_name, verdicts
 
 _COLOURS = {"better": "green", "worse": "yellow", "equal": "default"}
 
@@ -79,6 +79,8 @@ def _costs(result: RunResult) -> Table:
     grid.add_row("rounds", plain(rounds + (f", {failed} failed" if failed else "")))
     if result.sites:
         grid.add_row("bytes per site", plain(f"{units.size(result.bytes_per_site)} sent and received"))
+    if result.device is not None:
+        grid.add_row("device", plain(device_use(result.device).removeprefix("on ")))
     grid.add_row("time", plain(units.duration(result.seconds.get("total"))))
     return grid
 

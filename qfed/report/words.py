@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from qfed.federation.result import Comparison, RunResult, Score
+from qfed.federation.result import Comparison, DeviceUse, RunResult, Score
 from qfed.report import units
 from qfed.report.units import MINUS, NBSP
 
@@ -90,6 +90,18 @@ def signed_gap(result: RunResult, other: Score) -> str:
     apart = other.score - result.final.score
     text = f"{100 * apart:+.1f}{NBSP}points" if result.metric == "accuracy" else f"{apart:+.3g}"
     return text.replace("-", MINUS)
+
+
+def device_use(use: DeviceUse) -> str:
+    """`on default.mixed: 9,600 circuits, 192,000 shots, no price` in words."""
+    shots = f", {use.shots:,} shots" if use.shots else ", exact expectations"
+    if use.price is None:
+        cost = "; the price table has no price for it"
+    elif use.price > 0:
+        cost = f"; {use.currency} {use.price:,.2f} by list prices as of {use.as_of} (the invoice is what counts)"
+    else:
+        cost = "; on this machine, at no price"
+    return f"on {use.device}: {units.count(use.circuits, 'circuit')}{shots}{cost}"
 
 
 def verdicts(result: RunResult) -> tuple[Verdict, ...]:

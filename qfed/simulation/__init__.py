@@ -26,14 +26,15 @@ import torch
 from qfed.config import FEW_SITES, RunConfig, anchored, load_config, to_toml
 from qfed.data import SiteData, load, partition
 from qfed.errors import ConfigError, QuorumLost
+from qfed.federation.device_use import estimate, meter_for, use_of
 from qfed.federation.files import write_atomically
 from qfed.federation.local import learner_for
-from qfed.federation.result import Comparison, RunResult, SiteRecord
+from qfed.federation.result import Comparison, DeviceUse, RunResult, SiteRecord
 from qfed.federation.runfolder import Checkpoint
 from qfed.federation.statement import privacy_statement
 from qfed.models import save_model, warn_of_plateau
 from qfed.report import write_report, write_result
-from qfed.simulation.arms import LABELS, Arm, compare, pooled, run_arm
+from qfed.simulation.arms import LABELS, SPENDING, Arm, compare, pooled, run_arm
 from qfed.simulation.folder import require_extras, result_folder, versions
 from qfed.simulation.provision import make_keys
 from qfed.simulation.synthesis import synthesize
@@ -82,7 +83,9 @@ def simulate(
     _warn_of_denominator(resolved, [len(site.train) for site in data])
     _warn_of_few_sites(resolved)
     learner = learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
-    warn_of_plateau(learner.model, resolved.model)
+    warn_of_plateau(learner.exact, resolved.model)
+    if (expected := estimate(resolved)) is not None:
+        _log.info("%s", expected.sentence())
     keys = make_keys(resolved, data)
     run = hashlib.sha256(to_toml(resolved).encode()).hexdigest()[:16]
     seconds = {"preparation": time.monotonic() - began}
@@ -92,6 +95,8 @@ def simulate(
         start = time.monotonic()
         with _told(progress, resolved, 1, parts, LABELS["twin"] if resolved.model.kind == "twin" else LABELS["hybrid"]):
             arm = run_arm(resolved, run, data, keys, work / "main")
+        meter = meter_for(resolved, run, work / "main" / SPENDING, resolved.quantum.prices)
+        use = use_of(resolved, meter, arm.state.rounds)
         seconds["main run"] = time.monotonic() - start
         start = time.monotonic()
         comparisons = []
@@ -112,7 +117,7 @@ def simulate(
             for name, site, spent in zip(keys.names, data, arm.spent, strict=True)
         )
         seconds["total"] = time.monotonic() - began
-        result = _result(resolved, run, data, arm, tuple(comparisons), sites, seconds)
+        result = _result(resolved, run, data, arm, tuple(comparisons), sites, use, seconds)
         if out is not None:
             _write(folder, resolved, arm, result, keys.names)
     return result
@@ -149,6 +154,7 @@ def _result(
     arm: Arm,
     comparisons: tuple[Comparison, ...],
     sites: tuple[SiteRecord, ...],
+    use: DeviceUse | None,
     seconds: dict[str, float],
 ) -> RunResult:
     state, plan = arm.state, arm.learner.plan
@@ -173,6 +179,7 @@ def _result(
         final=final,
         privacy=privacy_statement(config, len(rounds), arm.learner.spending(len(rounds))),
         sites=sites,
+        device=use,
         comparisons=comparisons,
         seconds=seconds,
     )

@@ -37,6 +37,7 @@ from qfed.simulation.provision import FEDERATION, Keys, make_keys, provision
 SERVER_APP, CLIENT_APP = "qfed_server.app:app", "qfed_client.app:app"
 PREPARE_ROUND, CLOSE_SITES = "qfed_client.app:prepare_round", "qfed_client.app:close_sites"
 
+SPENDING = "spending.db"
 LABELS = {
     "twin": "classical twin",
     "hybrid": "hybrid",
@@ -61,7 +62,10 @@ def component(reference: str) -> Any:
 
 
 def run_arm(config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, folder: Path) -> Arm:
-    """Run ServerApp and ClientApp over freshly provisioned sites in `folder`, to the end."""
+    """Run ServerApp and ClientApp over freshly provisioned sites in `folder`, to the end.
+
+    What its sites run on a device is charged to one account, `folder`/spending.db.
+    """
     learner = learner_for(config)
     place = RunFolder.create(folder / "run", run, config, learner.start, learner.metric, target_unit(config))
     keys.federation.save(place.federation_file)
@@ -80,6 +84,7 @@ def run_arm(config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, f
 def run_apps(config: RunConfig, place: RunFolder, folder: Path) -> None:
     """Run ServerApp and ClientApp over the sites in `folder`/sites, on the engine that the configuration names."""
     server_config, client_config = {"qfed-run": str(place.path)}, {"qfed-sites": str(folder / "sites")}
+    client_config["qfed-spending"] = str(folder / SPENDING)
     server_app, client_app, sites = component(SERVER_APP), component(CLIENT_APP), config.federation.sites
     try:
         if config.simulation.engine == "ray":
@@ -140,8 +145,11 @@ def spent_at(config: RunConfig, site: Path, dataset: str) -> float | None:
 
 
 def compare(kind: str, config: RunConfig, run: str, data: Sequence[SiteData], keys: Keys, folder: Path) -> Comparison:
-    """Run one comparison; `config` is the main run's. Injected failures belong to the main run alone."""
-    config = replace(config, {"simulation.failures": []})
+    """Run one comparison; `config` is the main run's. Injected failures belong to the main run alone.
+
+    So does its device: comparisons run in the kernel, which costs nothing.
+    """
+    config = replace(config, {"simulation.failures": []} | in_kernel(config))
     if kind == "no_federation":
         return _each_alone(config, run, data, keys.names, folder)
     other = "twin" if config.model.kind == "hybrid" else "hybrid"
@@ -160,6 +168,11 @@ def compare(kind: str, config: RunConfig, run: str, data: Sequence[SiteData], ke
         epsilon=plan.epsilon(config.training.rounds),
         rounds=_curve(arm.state),
     )
+
+
+def in_kernel(config: RunConfig) -> dict[str, Any]:
+    """What takes a configuration's circuits from its device to the kernel."""
+    return {} if config.quantum.on_kernel else {"quantum": {}}
 
 
 def _open(config: RunConfig) -> dict[str, Any]:
@@ -238,7 +251,7 @@ def _each_alone(
 
 def pooled(learner: Learner, vector: np.ndarray, data: Sequence[SiteData]) -> Score:
     """The score of a model (P,) on all sites' held-out records, computed here and not through the protocol."""
-    sums = [learner.evaluate(vector, site.test) for site in data]
+    sums = [learner.evaluate(vector, site.test, on_device=False) for site in data]
     total = Evaluation(sum(s.score for s in sums), sum(s.loss for s in sums), sum(s.records for s in sums))
     return total.means(learner.metric, target_unit(learner.config))
 

@@ -34,6 +34,7 @@ from qfed.privacy.audit.verdict import Gate, Verdict
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.report import read_result
 from qfed.simulation import simulate
+from qfed.simulation.arms import in_kernel
 from qfed.simulation.releases import Canaries, Observed, Progress, fewest_sites, observe
 
 CANARIES, SITES = 1000, 3
@@ -58,6 +59,12 @@ def audit(
     """
     if config.privacy.mode == "off":
         raise ConfigError('privacy.mode="off" promises nothing, so there is nothing to audit; choose a private mode')
+    if config.training.method != "gradient":
+        raise ConfigError(
+            f"training.method={config.training.method!r}: the audit's canaries are records with a chosen gradient; "
+            'audit the same plan with training.method = "gradient"'
+        )
+    config = changed(config, in_kernel(config))  # clipping and noise come after the circuits, wherever those run
     began = time.monotonic()
     learner = learner_for(config)
     rounds = min(rounds or config.training.rounds, config.training.rounds)

@@ -63,6 +63,8 @@ def provision(folder: Path, config: RunConfig, data: Sequence[SiteData], keys: K
                 require_privacy=private,
                 require_secagg=config.secagg.mode == "on",
                 own_circuits=True,
+                trust_provider=config.quantum.trust_provider,
+                local_devices=(config.quantum.device,) if config.quantum.remote is False else (),
             ),
         )
         (place / "site.toml").write_text(to_toml(settings), encoding="utf-8")
