@@ -87,7 +87,11 @@ def _norm(config: RunConfig) -> float:
 
 def _provider(config: RunConfig) -> str | None:
     """The remote device that sees encoded records, if there is one."""
-    return config.quantum.device if config.kind == "train" and config.model.kind == "hybrid" and config.quantum.is_remote else None
+    return (
+        config.quantum.device
+        if config.kind == "train" and config.model.kind == "hybrid" and config.quantum.is_remote
+        else None
+    )
 
 
 def _accountant(config: RunConfig) -> str:
