@@ -2,6 +2,7 @@
 
     update   (P,)  weight x (local model - global model), its L2 norm at most max_weight x update_clip
     weight   (1,)  the site's weight: records, or 1
+             training.method = "dp_zo": (S,) how far along each of the round's S public directions, for update and part
     part     (P,)  in place of both, with shared noise: integers as `privacy.plan` releases them
     score    (1,)  right answers, or sum of squared errors, of the global model it received, on its held-out records
     loss     (1,)  sum of losses, each clipped to LOSS_CAP
@@ -24,6 +25,7 @@ import numpy as np
 from qfed.config import RunConfig
 from qfed.errors import ConfigError, LocalProtocolError
 from qfed.federation.result import Score
+from qfed.privacy.directions import directions
 from qfed.privacy.grid import METRICS_NORM, greatest_coordinate, values_of
 from qfed.secagg import Block, Layout, Policy
 
@@ -105,9 +107,24 @@ def layout_of(config: RunConfig, policy: Policy, parameters: int, metric: str, *
         metrics = (Block("metrics", 3, whole, 1.0),)
     if not train:
         return Layout(metrics)
+    size = contribution_size(config, parameters)
     if config.privacy.shares_noise:
-        return Layout((Block("part", parameters, whole, 1.0), *metrics))
-    return Layout.of_update(policy, parameters, metrics)
+        return Layout((Block("part", size, whole, 1.0), *metrics))
+    return Layout.of_update(policy, size, metrics)
+
+
+def contribution_size(config: RunConfig, parameters: int) -> int:
+    """Numbers of an update: P, or with zeroth-order steps one a direction and step."""
+    training = config.training
+    return parameters if training.method == "gradient" else training.directions * training.local_steps
+
+
+def unfolded(config: RunConfig, update: np.ndarray, run: str, round: int, parameters: int) -> np.ndarray:
+    """The move of the model (P,) that a round's update stands for, which is itself but with zeroth-order steps."""
+    if config.training.method == "gradient":
+        return update
+    moved: np.ndarray = update @ directions(run, round, len(update), parameters)
+    return moved
 
 
 def _metrics(config: RunConfig, metric: str) -> tuple[Block, ...]:
@@ -131,7 +148,7 @@ def caps(metric: str) -> tuple[float, float, float]:
 
 
 def mean_update(config: RunConfig, sums: Mapping[str, np.ndarray], survivors: int) -> np.ndarray | None:
-    """What a round's sums over `survivors` say about where the model should move, (P,); None if nothing.
+    """What a round's sums over `survivors` say about where the model should move (see `unfolded`); None if nothing.
 
     Mode shared: minus learning_rate x gradient, over survivors x batch_size; both are public.
     """

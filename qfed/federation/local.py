@@ -28,6 +28,7 @@ from qfed.federation.contribution import (
     Evaluation,
     bounded,
     caps,
+    contribution_size,
     greatest_weight,
     target_unit,
 )
@@ -35,7 +36,7 @@ from qfed.federation.facts import Facts
 from qfed.federation.statement import Spending
 from qfed.models import build, flatten, loss, score, unflatten
 from qfed.privacy.ledger import Ledger
-from qfed.privacy.plan import AnyPlan, MetricsPlan, SharedPlan, SitePlan, Task, metrics_plan_for, plan_for
+from qfed.privacy.plan import AnyPlan, MetricsPlan, SharedPlan, SitePlan, Task, ZerothPlan, metrics_plan_for, plan_for
 from qfed.quantum.spending import current_meter
 
 
@@ -109,7 +110,7 @@ class Learner:
         run: str,
         round: int,
     ) -> np.ndarray:
-        """The bounded update of one round, or (shared noise) this site's part of it, (P,).
+        """The bounded update of one round, or (shared noise) this site's part of it, (P,); dp_zo: along directions.
 
         BudgetExhausted before `read` is called when the ledger says no.
         """
@@ -138,6 +139,10 @@ class Learner:
         plan, task_loss = self.plan, loss(self.schema.task)
         if isinstance(plan, SharedPlan | SitePlan):
             return list(plan.release_rounds(self.model, task_loss, tasks, optimizer=self._optimizer))
+        if isinstance(plan, ZerothPlan):
+            moves = plan.release_rounds(self.model, task_loss, tasks)
+            clip = self.config.secagg.update_clip
+            return [move if isinstance(move, Exception) else bounded(move, clip) for move in moves]
         receipts = plan.train_rounds(self.model, task_loss, tasks, optimizer=self._optimizer)
         return [
             receipt if isinstance(receipt, Exception) else self._update(job.vector, task.weights.numpy())
@@ -172,11 +177,12 @@ class Learner:
         """What `rounds` rounds, and the evaluation after them, come to."""
         plan, metrics = self.plan, self.metrics_plan
         shared = plan if isinstance(plan, SharedPlan | SitePlan) else None
+        size = contribution_size(self.config, self.parameters)
         return Spending(
             noise_multiplier=plan.noise_multiplier,
             epsilon=plan.epsilon(rounds),
             epsilon_alone=None if shared is None else shared.alone(rounds),
-            sampling_distance=None if shared is None else shared.shares.distance(self.parameters, rounds),
+            sampling_distance=None if shared is None else shared.shares.distance(size, rounds),
             metrics_epsilon=None if metrics is None else metrics.epsilon(),
         )
 

@@ -116,6 +116,8 @@ class PrivacyStatement(Record):
     """Shared noise: epsilon of the whole run against who sees one site's own shares, secure aggregation broken."""
     sampling_distance: float | None = None
     """Shared noise: statistical distance of all sampled integers from the distribution that is accounted."""
+    directions: int | None = None
+    """Zeroth-order steps: numbers that a record contributes to a step, in place of its gradient; None for gradients."""
     provider: str | None = None
     """Remote quantum device whose provider got encoded records; None when no circuit left the sites."""
     metrics_epsilon: float | None = None

@@ -75,6 +75,7 @@ def privacy_statement(config: RunConfig, rounds: int, spent: Spending) -> Privac
         honest=config.honest if privacy.shares_noise else None,
         epsilon_alone=spent.epsilon_alone if privacy.shares_noise else None,
         sampling_distance=spent.sampling_distance if privacy.shares_noise else None,
+        directions=training.directions if training.method == "dp_zo" and config.kind == "train" else None,
         provider=_provider(config),
         metrics_epsilon=spent.metrics_epsilon,
     )

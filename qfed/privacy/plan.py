@@ -40,6 +40,8 @@ from qfed.privacy.shared_plan import SharedPlan
 from qfed.privacy.shares import Shares, accounted
 from qfed.privacy.site_plan import SitePlan
 from qfed.privacy.steps import MakeOptimizer, flat, train_sites, write
+from qfed.privacy.zeroth_order import Probe
+from qfed.privacy.zeroth_plan import ZerothPlan
 
 __all__ = [
     "AnyPlan",
@@ -52,6 +54,7 @@ __all__ = [
     "SharedPlan",
     "SitePlan",
     "Task",
+    "ZerothPlan",
     "counts_plan_for",
     "metrics_plan_for",
     "plan_for",
@@ -116,6 +119,11 @@ def plan_for(config: RunConfig) -> AnyPlan:
     Raises ConfigError when no noise is enough for the budget, or the given `noise_multiplier` is not.
     """
     training, privacy = config.training, config.privacy
+    probe = None
+    if training.method == "dp_zo":
+        probe = Probe(training.directions, training.smoothing, training.local_steps)
+        if privacy.mode in ("local", "off"):
+            return _zeroth_plan(config, probe)
     if privacy.mode == "off":
         return OpenPlan(training.local_steps, training.sampling_rate, training.batch_size)
     if privacy.mode == "local":
@@ -133,11 +141,29 @@ def plan_for(config: RunConfig) -> AnyPlan:
     sigma = _sigma(privacy, rate, training.rounds, accounted(privacy.delta))
     shares = Shares(sigma, config.honest, config.federation.sites, config.secagg.ring_bits)
     if privacy.mode == "shared":
-        return SharedPlan(rate, training.batch_size, training.rounds, privacy.clip_norm, privacy.delta, shares)
+        return SharedPlan(rate, training.batch_size, training.rounds, privacy.clip_norm, privacy.delta, shares, probe)
     return SitePlan(
         training.local_steps, training.batch_size, training.sampling_rate, training.rounds, privacy.clip_norm,
         privacy.delta, shares,
     )  # fmt: skip
+
+
+def _zeroth_plan(config: RunConfig, probe: Probe) -> ZerothPlan:
+    training, privacy = config.training, config.privacy
+    private = privacy.mode == "local"
+    steps = training.rounds * training.local_steps
+    return ZerothPlan(
+        probe=probe,
+        sampling_rate=training.sampling_rate,
+        batch_size=training.batch_size,
+        rounds=training.rounds,
+        learning_rate=training.learning_rate,
+        momentum=training.momentum,
+        proximal=config.federation.proximal_mu if config.federation.strategy == "fedprox" else 0.0,
+        clip_norm=privacy.clip_norm if private else None,
+        noise_multiplier=_sigma(privacy, training.sampling_rate, steps, privacy.delta) if private else None,
+        delta=privacy.delta if private else None,
+    )
 
 
 def metrics_plan_for(config: RunConfig) -> MetricsPlan | None:
@@ -342,4 +368,4 @@ class LocalPlan:
         return Receipt(self.local_steps, ledger.spent(site.task.dataset))
 
 
-AnyPlan = LocalPlan | OpenPlan | SharedPlan | SitePlan
+AnyPlan = LocalPlan | OpenPlan | SharedPlan | SitePlan | ZerothPlan

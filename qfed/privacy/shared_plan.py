@@ -11,7 +11,9 @@ alone has noise sigma / sqrt(n_min): that is what is left if secure aggregation 
 
 An answer is not kept in the ledger: before it is masked it has a share of the noise only. A round that is asked for
 again is answered from what secure aggregation has sent, or refused.
-Shapes  v (P,) int64      Cost  one forward and backward of the sampled records
+With a `probe` the records' loss along public directions takes the place of their gradients (zeroth_order.py): x_i and v
+have K coordinates instead of P, and everything else is the same.
+Shapes  v (P,) or (K,) int64      Cost  one forward and backward of the sampled records
 Errors  BudgetExhausted, PolicyRefused from the ledger and ConfigError for the model or ring, before anything is read
 """
 
@@ -34,6 +36,7 @@ from qfed.privacy.noise import poisson_sample
 from qfed.privacy.rounds import Opened, Read, Task, only, records, train_all
 from qfed.privacy.shares import Shares, accounted, check_exactness
 from qfed.privacy.steps import MakeOptimizer, clipped_sums, flat, write
+from qfed.privacy.zeroth_order import Probe, sums_along
 
 Part = NDArray[np.int64]
 
@@ -48,6 +51,7 @@ class SharedPlan:
     clip_norm: float
     delta: float
     shares: Shares
+    probe: Probe | None = None
 
     local_steps = 1
 
@@ -120,9 +124,12 @@ class SharedPlan:
 
         def train(sites: Sequence[Opened]) -> None:
             count = sum(len(site.y) for site in sites)
-            found = clipped_sums(
-                model, loss, sites, sample=lambda: poisson_sample(count, self.sampling_rate), clip_norm=self.clip_norm
-            )
+            sample = lambda: poisson_sample(count, self.sampling_rate)  # noqa: E731
+            found: NDArray[np.floating]
+            if self.probe is None:
+                found = clipped_sums(model, loss, sites, sample=sample, clip_norm=self.clip_norm)
+            else:
+                found = sums_along(model, loss, sites, sample=sample, probe=self.probe, clip_norm=self.clip_norm)
             sums.update((id(site), row) for site, row in zip(sites, found, strict=True))
 
         def close(site: Opened) -> Part:
@@ -133,7 +140,8 @@ class SharedPlan:
         return train_all(tasks, open=self._open, train=train, close=close)
 
     def _open(self, task: Task) -> Opened:
-        check_exactness(self.shares, len(task.weights), self.rounds, self.epsilon(self.rounds), self.delta)
+        size = len(task.weights) if self.probe is None else self.probe.size
+        check_exactness(self.shares, size, self.rounds, self.epsilon(self.rounds), self.delta)
         return charged(task, task.dataset, self.per_round, self.rounds, repr(self))
 
 

@@ -174,8 +174,9 @@ def _mechanism(statement: PrivacyStatement) -> str:
             f"Noise of standard deviation {noise:.4g} x {norm} on the sum of the sites' updates, each clipped to norm "
             f"{norm}; {units.count(statement.steps, 'local step')} in all. {_parts(statement)}"
         )
+    what = "gradients" if statement.directions is None else f"{statement.directions} loss differences a record and step"
     text = (
-        f"Gaussian noise of standard deviation {noise:.4g} x {norm} on the sum of gradients"
+        f"Gaussian noise of standard deviation {noise:.4g} x {norm} on the sum of {what}"
         f"{' over all sites' if statement.mode == 'shared' else ''}, "
         f"each clipped to norm {norm}; {units.count(statement.steps, 'step')}, {entry}."
     )

@@ -23,7 +23,7 @@ from qfed.data import Records, SiteData
 from qfed.errors import QuorumLost
 from qfed.federation import wire
 from qfed.federation.averaging import tail_mean
-from qfed.federation.contribution import Evaluation, policy_of, target_unit
+from qfed.federation.contribution import Evaluation, policy_of, target_unit, unfolded
 from qfed.federation.engine import run_in_process
 from qfed.federation.local import Job, Learner, learner_for
 from qfed.federation.optimizers import State, server_step
@@ -228,8 +228,9 @@ def _each_alone(
             for place, outcome in enumerate(learner.train_many(jobs)):
                 if isinstance(outcome, Exception):
                     raise outcome
+                move = unfolded(config, outcome, run, round, len(vectors[place]))
                 vectors[place], states[place] = server_step(
-                    config.federation, vectors[place], outcome, round, states[place]
+                    config.federation, vectors[place], move, round, states[place]
                 )
                 tails[place] = tail_mean(config.training, tails[place], vectors[place], round)
     finals = [vector if tail is None else tail.astype(np.float32) for vector, tail in zip(vectors, tails, strict=True)]

@@ -26,7 +26,7 @@ from qfed.config import replace as replace_config
 from qfed.errors import ProtocolError, QuorumLost
 from qfed.federation import wire
 from qfed.federation.averaging import tail_mean
-from qfed.federation.contribution import evaluation_of, layout_of, mean_update
+from qfed.federation.contribution import evaluation_of, layout_of, mean_update, unfolded
 from qfed.federation.optimizers import State, robust_update, server_step
 from qfed.federation.result import RoundRecord, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
@@ -89,7 +89,7 @@ def run_rounds(
         except QuorumLost as error:
             outcome = Outcome(None, (), {}, str(error))
         traffic = cohort.exchange.take_traffic()
-        state = _advance(state, cohort.config, round, outcome, traffic, cohort.refused, metric, unit)
+        state = _advance(state, cohort.config, folder.run, round, outcome, traffic, cohort.refused, metric, unit)
         folder.save(state)
         cohort.witness.note(cohort.exchange.heads)
         progress.info("round", extra={"qfed": state})
@@ -179,6 +179,7 @@ def gather(grid: Grid, folder: RunFolder, memory: EpochMemory | None = None, *, 
 def _advance(
     state: Checkpoint,
     config: RunConfig,
+    run: str,
     round: int,
     outcome: Outcome,
     traffic: Traffic,
@@ -187,7 +188,7 @@ def _advance(
     unit: float,
 ) -> Checkpoint:
     """The state after a round: new model, the score of the model before, and what happened."""
-    vector, optimizer, outcome = _step(config, state, round, outcome)
+    vector, optimizer, outcome = _step(config, state, run, round, outcome)
     sums = outcome.sums
     before = _score(sums, metric, unit)
     record = round_record(config, round, outcome, traffic, refused)
@@ -210,7 +211,7 @@ def _advance(
 
 
 def _step(
-    config: RunConfig, state: Checkpoint, round: int, outcome: Outcome
+    config: RunConfig, state: Checkpoint, run: str, round: int, outcome: Outcome
 ) -> tuple[NDArray[np.float32], State, Outcome]:
     """The next model and optimiser state; a round of which nothing can be made keeps both and has failed."""
     federation = config.federation
@@ -224,7 +225,8 @@ def _step(
             update = None if sums is None else mean_update(config, sums, len(outcome.survivors))
         if update is None:
             return state.vector, state.optimizer, outcome
-        vector, optimizer = server_step(federation, state.vector, update, round, state.optimizer)
+        move = unfolded(config, update, run, round, len(state.vector))
+        vector, optimizer = server_step(federation, state.vector, move, round, state.optimizer)
     except ProtocolError as error:
         return state.vector, state.optimizer, replace(outcome, sums=None, survivors=(), failure=str(error))
     return vector, optimizer, outcome

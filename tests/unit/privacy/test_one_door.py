@@ -20,6 +20,7 @@ PLANS = {
     "qfed.privacy.plan",
     "qfed.privacy.shared_plan",
     "qfed.privacy.site_plan",
+    "qfed.privacy.zeroth_plan",
     "qfed.privacy.metrics_plan",
 }
 """The door, and what stands behind it."""
@@ -120,4 +121,4 @@ def test_a_charge_comes_before_what_opens_the_records() -> None:
                 opened = [line for line, name in order if name in {"records", "read", "evaluate", "hide", *DRAWS}]
                 assert opened, f"{module}.{function.name} opens nothing"
                 assert max(reserved) < min(opened), f"{module}.{function.name}"
-    assert found == 4
+    assert found == 5
