@@ -15,6 +15,8 @@ from typing import Any, TypeGuard, get_args, get_origin
 
 from pydantic import BaseModel
 
+from qfed.config.quantum import SECRET_KEY
+
 Path = tuple[str, ...]
 
 
@@ -63,15 +65,21 @@ def resolve(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[Path, typ
 def _where(path: Path, origin: str, lines: Mapping[Path, int], overrides: Mapping[Path, str]) -> str:
     direct = [item for key, item in overrides.items() if path[: len(key)] == key]
     if direct:
-        return f"--set {direct[-1]}: "
+        return f"--set {_shown(direct[-1])}: "
     # A section as a whole may be wrong because of what the file and the command line say together.
     beside = [item for key, item in overrides.items() if path and key[: len(path)] == path]
     if beside:
-        return f"{origin}{' with ' if origin else ''}{' '.join(f'--set {item}' for item in beside)}: "
+        return f"{origin}{' with ' if origin else ''}{' '.join(f'--set {_shown(item)}' for item in beside)}: "
     if not origin:
         return ""
     line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), None)
     return f"{origin}, line {line}: " if line else f"{origin}: "
+
+
+def _shown(item: str) -> str:
+    """What was set, without a value that may be a secret."""
+    key, _, _ = item.partition("=")
+    return f"{key}=(hidden)" if SECRET_KEY.search(key) else item
 
 
 def _explain(path: Path, item: Any, section: type[BaseModel] | None, see: str) -> tuple[str, str, str]:

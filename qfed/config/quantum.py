@@ -19,7 +19,7 @@ LOCAL = (
 FAR = ("braket.aws.*", "ionq.*", "qiskit.remote", "aqt.*", "honeywell.*", "quantinuum.*", "rigetti.qpu")
 """Devices known to send circuits away: no setting makes them local."""
 NOISY = "default.mixed"
-_SECRET = re.compile(r"token|secret|passw|api_?key|apikey|credential|access_?key|private_?key|authori|bearer", re.I)
+SECRET_KEY = re.compile(r"token|secret|passw|api_?key|apikey|credential|access_?key|private_?key|authori|bearer", re.I)
 
 Rate = Annotated[Number, Field(ge=0, le=1)]
 
@@ -97,7 +97,7 @@ class QuantumConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if secret := sorted(key for key in self.options if _SECRET.search(key)):
+        if secret := sorted(key for key in self.options if SECRET_KEY.search(key)):
             raise ValueError(
                 f"options {secret} look like a secret, and a configuration is read by everybody in the federation; "
                 "leave them out: the vendor's library finds them in its environment variables or its own file"

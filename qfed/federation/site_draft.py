@@ -59,4 +59,12 @@ delta = {privacy.delta}
 #hours = "18:00-06:00"
 #days = ["mon", "tue", "wed", "thu", "fri"]
 #own_circuits = false
+# Accept runs on a remote quantum device, whose provider gets your records, encoded in circuits; differential privacy
+# does not protect them from it.
+#trust_provider = false
+# PennyLane devices that simulate on this machine, besides those that qfed knows (default.qubit, lightning.qubit, ...).
+#local_devices = ["my.simulator"]
+# Most shots, and most money by the price table, that this site spends on quantum devices, over all runs.
+#most_shots = 1000000
+#most_price = 100.0
 """

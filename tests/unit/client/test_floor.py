@@ -19,6 +19,7 @@ from qfed.errors import (
     ModeRefused,
     NoiseRefused,
     PolicyRefused,
+    ProviderRefused,
     ResourcesRefused,
     RoundsRefused,
     TermsRefused,
@@ -38,6 +39,9 @@ def asked(config: RunConfig, run: dict[str, Any] | None = None, **policy: Any) -
 
 CONFIG = small("privacy.mode=local")
 
+REMOTE = {"device": "ionq.simulator", "shots": 10, "trust_provider": True}
+"""A run that trusts its provider; whether the site does is the site's to say."""
+
 REFUSALS: list[tuple[type[PolicyRefused], dict[str, Any], dict[str, Any], str]] = [
     (KindRefused, {}, {"kinds": ("synthesize",)}, "runs of kind synthesize, got kind='train'"),
     (ModeRefused, {"privacy.mode": "off"}, {}, "without differential privacy"),
@@ -54,6 +58,9 @@ REFUSALS: list[tuple[type[PolicyRefused], dict[str, Any], dict[str, Any], str]] 
     (ModelRefused, {}, {"most_parameters": 43}, "at most 43 parameters, the run's has 44"),
     (ResourcesRefused, {}, {"most_wires": 1}, "at most 1 wires, got model.wires=2"),
     (ClearRefused, {"secagg.mode": "off"}, {}, "updates in clear"),
+    (ProviderRefused, {"quantum": REMOTE, "model.kind": "hybrid"}, {}, "does not trust its provider"),
+    (ProviderRefused, {"quantum": REMOTE | {"device": "my.plugin", "remote": False}, "model.kind": "hybrid"}, {},
+     "policy.local_devices"),
     (CodeRefused, {"model.circuit": "own.py:circuit", "model.kind": "hybrid",
                    "model.weight_shapes": {"weights": [2]}}, {}, "built-in circuits only"),
 ]  # fmt: skip
@@ -146,3 +153,12 @@ def test_what_the_configuration_says_of_its_noise_is_not_taken_for_it() -> None:
 def test_a_policy_names_models_that_exist() -> None:
     with pytest.raises(ValueError, match="'resnet' is none of"):
         SitePolicy(epsilon=1.0, delta=1e-5, models=("resnet",))
+
+
+def test_a_site_that_trusts_a_provider_or_knows_the_plugin_takes_part() -> None:
+    config = replace(CONFIG, {"model.kind": "hybrid"})
+    asked(config, {"quantum": REMOTE}, trust_provider=True)
+    asked(config, {"quantum": {"device": "my.plugin", "remote": False}}, local_devices=("my.plugin",))
+    asked(config, {"quantum": {"device": "default.qubit"}})
+    with pytest.raises(ProviderRefused):  # what the run calls remote is remote, whatever the site knows of it
+        asked(config, {"quantum": REMOTE | {"device": "my.plugin", "remote": True}}, local_devices=("my.plugin",))
