@@ -45,7 +45,7 @@ def test_a_configuration_cannot_be_changed_in_place() -> None:
         RunConfig().privacy.epsilon = 100.0  # type: ignore[misc]
 
 
-OTHER_FILES = ("qfed.config.site", "qfed.config.binding", "qfed.config.prices")
+OTHER_FILES = ("qfed.config.site", "qfed.config.binding", "qfed.config.prices", "qfed.config.server")
 
 
 def test_json_schema_describes_every_field() -> None:

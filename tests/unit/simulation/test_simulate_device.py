@@ -36,8 +36,8 @@ def test_circuits_and_shots_are_counted_as_estimated(tmp_path: Path) -> None:
     assert abs(use.circuits - expected.circuits) <= 0.01 * use.circuits
     assert result.status == "completed"
     assert result.privacy.directions == 1
-    assert any("2,730 circuits" in fact.answer for fact in facts(result))
-    assert "2,730 circuits" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert any("2,730\N{NO-BREAK SPACE}circuits" in fact.answer for fact in facts(result))
+    assert "2,730\N{NO-BREAK SPACE}circuits" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_cap_stops_the_run_before_it_is_passed_and_keeps_the_model(tmp_path: Path) -> None:
