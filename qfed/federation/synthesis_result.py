@@ -96,7 +96,7 @@ def synthesis_result(
         records_stddev=noise.records,
         cell_stddev=noise.cell,
         sums=moments.size,
-        round=None if record is None else record.model_copy(update={"epsilon": statement.epsilon}),
+        round=record,
         privacy=statement,
         sites=sites,
         generators=generators,

@@ -1,6 +1,7 @@
 """A run on a real federation, from what was submitted to what a simulation would leave behind.
 
     join -> initial model from the sites -> rounds (rounds.py) -> result.json, model.npz, model.json, report.html
+         -> one release (synthesis.py) -> statistics.npz, statistics.json, result.json, report.html
 
 The aggregator has no torch. What it cannot compute (the initial model, what the plan costs, the files of a model) it
 asks all sites that joined for: it follows from the configuration alone, so they agree, and the answer that most of them
@@ -13,13 +14,10 @@ from __future__ import annotations
 import io
 import json
 import logging
-import platform
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
-from importlib import metadata
-from typing import Any
 
 import numpy as np
 
@@ -29,20 +27,21 @@ from qfed.errors import QuorumLost, RemoteProtocolError, StateError
 from qfed.federation import wire
 from qfed.federation.facts import Facts
 from qfed.federation.files import write_atomically
-from qfed.federation.result import RunResult, SiteRecord
+from qfed.federation.result import RunResult
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.federation.statement import privacy_statement
+from qfed.federation.synthesis import COUNTS
 from qfed.report import write_report, write_result
+from qfed_server.history import site_records, versions
 from qfed_server.memory import EpochMemory
 from qfed_server.rounds import Cohort, gather, quorum_of, run_rounds
-from qfed_server.synthesis import run_synthesis
+from qfed_server.synthesis import conclude_synthesis, run_synthesis
 
 log = logging.getLogger("qfed.server")
 
 Tell = Callable[..., None]
 """Called with an event and its fields (see journal.py)."""
 
-_PACKAGES = ("qfed", "flwr", "numpy", "cryptography")
 _PAUSE = 0.25
 _POINTS = 32
 """Rounds of which the sites tell epsilon beforehand; each may cost an accountant a moment."""
@@ -60,10 +59,11 @@ def conduct(grid: Grid, folder: RunFolder, tell: Tell = lambda event, **fields: 
     cohort = gather(grid, folder, memory, wait=grace)
     tell("joined", sites=list(cohort.exchange.sites), refused=dict(cohort.refused))
     config = cohort.config
-    if config.kind == "synthesize":  # what it leaves behind is the release itself
+    if config.kind == "synthesize":
         if not folder.begun:
-            folder.begin(folder.run, np.empty(0, np.float32), "accuracy", 1.0)
+            folder.begin(folder.run, np.empty(0, np.float32), COUNTS, 1.0)
         run_synthesis(grid, folder, cohort)
+        conclude_synthesis(folder, config, {"total": time.monotonic() - began})
         return
     if not folder.begun:
         facts, vector = _ask_facts(cohort, folder.run, config.training.rounds, -(-config.training.rounds // _POINTS))
@@ -169,13 +169,11 @@ def _result(run: str, config: RunConfig, state: Checkpoint, facts: Facts, second
     final = state.final or (scored[-1] if scored else state.initial)
     if final is None:
         raise QuorumLost("no round told a score, so nothing is known of the model; it is in checkpoint.npz")
-    sites: set[str] = {*state.traffic, *state.taken_part}
-    packages: dict[str, Any] = {name: metadata.version(name) for name in _PACKAGES}
     return RunResult(
         status="completed" if state.status == "completed" and state.final is not None else "stopped",
         run=run,
         config=config,
-        versions={"python": platform.python_version()} | packages,
+        versions=versions(),
         task=facts.task,
         metric=facts.metric,
         parameters=facts.parameters,
@@ -183,14 +181,6 @@ def _result(run: str, config: RunConfig, state: Checkpoint, facts: Facts, second
         rounds=rounds,
         final=final,
         privacy=privacy_statement(config, len(rounds), facts.spending),
-        sites=tuple(
-            SiteRecord(
-                name=site,
-                rounds=state.taken_part.get(site, 0),
-                bytes_up=state.traffic.get(site, (0, 0))[0],
-                bytes_down=state.traffic.get(site, (0, 0))[1],
-            )
-            for site in sorted(sites)
-        ),
+        sites=site_records(state),
         seconds=seconds,
     )

@@ -1,15 +1,37 @@
-"""What happened in a round, as a run keeps it: the record of a round, and bytes by site."""
+"""What happened in a run, as it is kept: the record of a round, each site's part, versions."""
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from importlib import metadata
 
 from qfed.config import RunConfig
-from qfed.federation.result import Dropout, GroupRecord, RoundRecord
+from qfed.federation.result import Dropout, GroupRecord, RoundRecord, SiteRecord
 from qfed.federation.runfolder import Checkpoint
 from qfed_server.channel import Outcome
 from qfed_server.exchange import Traffic
+
+_PACKAGES = ("qfed", "flwr", "numpy", "cryptography")
+
+
+def versions() -> dict[str, str]:
+    """Python's and the packages' versions here."""
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+
+
+def site_records(state: Checkpoint) -> tuple[SiteRecord, ...]:
+    """Each site over the whole run, as far as an aggregator knows it: neither its records nor its ledger."""
+    return tuple(
+        SiteRecord(
+            name=site,
+            rounds=state.taken_part.get(site, 0),
+            bytes_up=state.traffic.get(site, (0, 0))[0],
+            bytes_down=state.traffic.get(site, (0, 0))[1],
+        )
+        for site in sorted({*state.traffic, *state.taken_part})
+    )
 
 
 def round_record(

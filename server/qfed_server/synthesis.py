@@ -16,13 +16,16 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from qfed._flower import Grid
+from qfed.config import RunConfig
 from qfed.errors import QuorumLost, RemoteProtocolError
 from qfed.federation import wire
 from qfed.federation.runfolder import RunFolder
 from qfed.federation.statement import Spending, privacy_statement
 from qfed.federation.synthesis import COUNTS, coding_of, counts_layout, moments_of, release_of
-from qfed.generative.release import STATISTICS
-from qfed_server.history import round_record, with_traffic
+from qfed.federation.synthesis_result import synthesis_result
+from qfed.generative.release import STATISTICS, Release
+from qfed.report import write_result, write_synthesis_report
+from qfed_server.history import round_record, site_records, versions, with_traffic
 from qfed_server.rounds import Cohort, countersign, gather, progress
 
 ROUND = 1
@@ -48,6 +51,7 @@ def run_synthesis(grid: Grid, folder: RunFolder, cohort: Cohort | None = None) -
         countersign(cohort, outcome.survivors, ROUND)
     traffic = cohort.exchange.take_traffic()
     record = round_record(config, ROUND, outcome, traffic, cohort.refused)
+    record = record.model_copy(update={"epsilon": statement.epsilon})
     state = with_traffic(
         replace(
             state,
@@ -67,6 +71,16 @@ def run_synthesis(grid: Grid, folder: RunFolder, cohort: Cohort | None = None) -
             "sites that answered, and another release needs another run"
         )
     return cohort
+
+
+def conclude_synthesis(folder: RunFolder, config: RunConfig, seconds: dict[str, float]) -> None:
+    """Write what is handed over beside the counts; the result comes last, so that where it is, everything is."""
+    state, release = folder.checkpoint(), Release.load(folder.path)
+    result = synthesis_result(
+        config, folder.run, state, release, versions=versions(), sites=site_records(state), seconds=seconds
+    )
+    write_synthesis_report(result, release, folder.path)
+    write_result(result, folder.path)
 
 
 def _spending(cohort: Cohort, run: str) -> Spending:

@@ -214,10 +214,10 @@ class Deployment:
         """Names of the sites that are online."""
         return {site["name"] for site in (self.status() or {"sites": []})["sites"] if site["status"] == "online"}
 
-    def submit(self, *changes: str) -> str:
-        """Submit the configuration (with changes); the run."""
+    def submit(self, *changes: str, config: RunConfig | None = None) -> str:
+        """Submit the configuration, or another (with changes); the run."""
         file = self.folder / "run.toml"
-        file.write_text(to_toml(self.config))
+        file.write_text(to_toml(config or self.config))
         sets = [part for change in changes for part in ("--set", change)]
         return str(json.loads(self.qfed("submit", file, *sets, "--data", self.data, "--json"))["run"])
 

@@ -29,6 +29,8 @@ UNDER_WAY = ("queued", "running")
 FILES = {
     "model.npz": "model (weights)",
     "model.json": "model (description)",
+    "statistics.npz": "released counts",
+    "statistics.json": "released counts (description)",
     "report.html": "report",
     "result.json": "all figures",
     "config.toml": "configuration",
@@ -196,7 +198,8 @@ def _read(path: Path, changed: float) -> Run:
         if state is not None:
             state = _with_epsilon(state, path / "facts.json")
         metric = folder.metric[0] if (path / "run.json").exists() else "accuracy"
-        result = read_result(path) if (path / "result.json").exists() else None
+        trained = config.kind == "train" and (path / "result.json").exists()
+        result = read_result(path) if trained else None
     except (QfedError, OSError, ValueError, KeyError, TypeError) as error:
         return Run(
             name=path.name,
