@@ -202,7 +202,7 @@ def main() -> None:
         return lambda: statistics.fmean(work(seed) for seed in seeds)
 
     for native in ("cz", "iswap"):
-        name = f"Rigetti, {native}: greatest |p trained - p exported|"
+        name = f"Rigetti, {native}: greatest difference of probabilities, trained against exported"
         tell(name, lambda native=native: max(agreement(native, seed)[0] for seed in seeds), "", GOAL_AGREEMENT)  # type: ignore[misc]
     tell(
         "Rigetti: exported circuits that the strict emulator takes",
