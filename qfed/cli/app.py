@@ -28,6 +28,7 @@ from qfed.cli import (
     server,
     simulate,
     site,
+    synth,
     track,
     warmup,
 )
@@ -79,6 +80,7 @@ app.add_typer(ledger.app, name="ledger")
 app.add_typer(models.app, name="models")
 app.add_typer(server.app, name="server")
 app.add_typer(site.app, name="site")
+app.add_typer(synth.app, name="synth")
 for _plugin in entry_points(group="qfed.commands"):
     app.add_typer(_plugin.load(), name=_plugin.name)
 

@@ -92,6 +92,7 @@ def evaluate(
     ] = None,
     records: Annotated[int, typer.Option("--records", min=50, help="Records to draw from each generator.")] = 4000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of draws and classifiers.")] = 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out mbi, and the hybrid model of comparisons.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for evaluation.json, .png and .html.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
@@ -101,7 +102,7 @@ def evaluate(
         from qfed.synth.evaluation import evaluate as run
         from qfed.synth.page import evaluation_page, write_evaluation
     with _progress(console, "evaluating") as tell:
-        found: Evaluation = run(synthetic, real=real, records=records, seed=seed, progress=tell)
+        found: Evaluation = run(synthetic, real=real, records=records, seed=seed, quick=quick, progress=tell)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2, allow_nan=False))
     else:

@@ -135,7 +135,7 @@ def _refuse_too_many_reads(config: SynthConfig, name: str, parts: int) -> None:
     needed = parts * (config.steps + 1) * config.reads
     if _remote(config, name) and needed > config.most_shots:
         raise SpendingCapReached(
-            f"this fit takes {needed:,} reads ({parts} parts, {config.steps} steps and a check, {config.reads:,} each), "
+            f"this fit takes {needed:,} reads ({parts} parts x {config.steps} steps and a check x {config.reads:,}), "
             f"but synth.most_shots={config.most_shots:,}; nothing was submitted; use fewer steps or reads, or raise it"
         )
 

@@ -93,18 +93,25 @@ class Evaluation:
 
 
 def evaluate(
-    synthetic: Path, *, real: Path | None = None, records: int = 4000, seed: int = 1, progress: Progress = silent
+    synthetic: Path,
+    *,
+    real: Path | None = None,
+    records: int = 4000,
+    seed: int = 1,
+    quick: bool = False,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Evaluate a file of simulated records, or `records` drawn from a fitted model's folder.
 
     `real` is a file of real records in the configured schema, or a configuration; without it, the records that the
-    model's own configuration names. They are split as the configuration says.
+    model's own configuration names. They are split as the configuration says. `quick` leaves out the hybrid model for
+    what is only compared, and mbi, which takes half a minute to compile.
     """
     fitted: Fitted | None = None
     if synthetic.is_dir():
-        model = fitted = Fitted.load(synthetic)
-        config, about = model.config, model.synthesizer.describe()
-        drawn = model.draw(records, np.random.default_rng(seed))
+        loaded = fitted = Fitted.load(synthetic)
+        config, about = loaded.config, loaded.synthesizer.describe()
+        drawn = loaded.draw(records, np.random.default_rng(seed))
     elif synthetic.suffix in ENDINGS:
         about, config = read_about(synthetic)
         drawn = read_records(synthetic, coding_of(config))
@@ -117,7 +124,7 @@ def evaluate(
     counted, held_out = (coding.project(part) for part in real_records(_with_real(config, coding, real)))
     rng = np.random.default_rng(seed)
     release = None if fitted is None else fitted.synthesizer.release
-    others = _others(config, coding, release, len(drawn), rng)
+    others = _others(config, coding, release, len(drawn), rng, quick)
     bits, schema = coding.encode_projected(counted), coding.schema
     rows: list[Row] = []
     sources: list[tuple[str, Callable[[], Records]]] = [
@@ -128,7 +135,8 @@ def evaluate(
     for at, (name, make) in enumerate(sources):
         made = make()
         own = coding.encode_projected(made)
-        scores = usefulness(made, held_out, schema.task, schema.outputs, config.model, seed)
+        model = None if quick and at > 1 else config.model
+        scores = usefulness(made, held_out, schema.task, schema.outputs, model, seed)
         rows.append(Row(name, *margins_apart(own, bits), scores, own))
         progress(at + 1, len(sources))
     return Evaluation(
@@ -141,12 +149,12 @@ def evaluate(
         description={"parts": about["parts"]},
         counted_bits=bits,
         side=_side(coding),
-        notes=_notes(release),
+        notes=_notes(release, quick),
     )
 
 
 def _others(
-    config: RunConfig, coding: Coding, release: Release | None, count: int, rng: np.random.Generator
+    config: RunConfig, coding: Coding, release: Release | None, count: int, rng: np.random.Generator, quick: bool
 ) -> list[tuple[str, Callable[[], Records]]]:
     """The comparisons that the release allows: each with a function that makes its records."""
     if release is None:
@@ -159,14 +167,16 @@ def _others(
         return make
 
     found = [(INDEPENDENT, of("independent")), (PAIRWISE, of("pairwise"))]
-    if installed():
+    if installed() and not quick:
         found.append((GRAPHICAL, lambda: coding.decode(graphical(release)(count, rng), rng).records))
     return found
 
 
-def _notes(release: Release | None) -> tuple[str, ...]:
+def _notes(release: Release | None, quick: bool) -> tuple[str, ...]:
     if release is None:
         return ("The model's folder is not here, so nothing was fitted to the same counts for comparison.", STAYS)
+    if quick:
+        return ("Quick: mbi's graphical model was left out, and the hybrid model of what is only compared.", STAYS)
     if not installed():
         return ("mbi is not installed, so its graphical model is not among the comparisons.", STAYS)
     return (STAYS,)

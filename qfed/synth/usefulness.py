@@ -35,14 +35,15 @@ SCORES = ("forest", "linear", "hybrid")
 
 
 def usefulness(
-    train: Records, test: Records, task: str, classes: int, model: ModelConfig, seed: int
+    train: Records, test: Records, task: str, outputs: int, model: ModelConfig | None, seed: int
 ) -> Mapping[str, float]:
-    """Scores on `test` of what was trained on `train`."""
+    """Scores on `test` of what was trained on `train`; no hybrid model without `model`."""
     found = {
         "forest": _forest(task, seed).fit(train.x, train.y).score(test.x, test.y),
         "linear": _linear(task, train.y).fit(train.x, train.y).score(test.x, test.y),
-        "hybrid": _hybrid(train, test, task, classes, model, seed),
     }
+    if model is not None:
+        found["hybrid"] = _hybrid(train, test, task, outputs, model, seed)
     return {name: float(value) for name, value in found.items()}
 
 
