@@ -75,8 +75,8 @@ def _scores(axes: Any, found: Evaluation) -> None:
     axes.set_yticks(place, [row.name for row in found.rows])
     lowest = min(min(row.scores.values()) for row in found.rows)
     axes.set_xlim(max(0.0, lowest - 0.1), 1.0)
-    axes.set(title="tested on real records", xlabel="score")
-    axes.legend(frameon=False, fontsize=8, loc="lower left")
+    axes.set(title="tested on real records")
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncol=3)
 
 
 def _covariances(bits: Bits) -> np.ndarray:
