@@ -44,7 +44,8 @@ from typing import Self
 
 _MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "client": ("torch", "pennylane", "numba", "opacus", "dp_accounting", "scipy", "sklearn", "pyarrow"),
+        "client": ("torch", "pennylane", "numba", "opacus", "dp_accounting", "scipy", "sklearn", "pyarrow", "tomlkit"),
+        "onnx": ("onnx", "onnxscript", "onnxruntime"),
         "server": ("jinja2", "matplotlib"),
         "sim": ("ray",),
         "dwave": ("dimod", "dwave", "minorminer"),

@@ -23,7 +23,9 @@ from qfed.cli import (
     dashboard,
     federation,
     ledger,
+    model,
     models,
+    predict,
     runs,
     server,
     simulate,
@@ -62,6 +64,7 @@ app.command("simulate")(simulate.simulate)
 app.command("audit")(audit.audit)
 app.command("client")(client.client)
 app.command("calibrate")(calibrate.calibrate)
+app.command("predict")(predict.predict)
 app.command("warmup")(warmup.warmup)
 app.command("track")(track.track)
 app.command("dashboard")(dashboard.dashboard)
@@ -77,6 +80,7 @@ for _command, _work in (
 app.add_typer(config.app, name="config")
 app.add_typer(federation.app, name="federation")
 app.add_typer(ledger.app, name="ledger")
+app.add_typer(model.app, name="model")
 app.add_typer(models.app, name="models")
 app.add_typer(server.app, name="server")
 app.add_typer(site.app, name="site")

@@ -40,7 +40,7 @@ def schema_of(config: DataConfig) -> Schema:
         features = list(gradients.names(len(features)))
     task: Task = "regression" if target.classes is None else "classification"
     ends = (target.low, target.high) if target.low is not None and target.high is not None else None
-    return Schema(tuple(features), task, target.classes, target.name, ends)
+    return Schema(tuple(features), task, target.classes, target.name, ends, columns, config.features)
 
 
 def load(config: DataConfig) -> Dataset:
@@ -67,9 +67,18 @@ def encode(data: table.Table, config: DataConfig) -> Dataset:
     return Dataset(schema_of(config), Records(_features(parts, config), encode_target(data, target)))
 
 
+def features_of(data: table.Table, schema: Schema) -> npt.NDArray[np.float32]:
+    """x (N, F) of a table that holds the columns of a stored model's schema; raises DataError."""
+    return _made([part for column in schema.columns for part in encode_column(data, column)], schema.made)
+
+
 def _features(columns: list[npt.NDArray[np.float32]], config: DataConfig) -> npt.NDArray[np.float32]:
+    return _made(columns, config.features)
+
+
+def _made(columns: list[npt.NDArray[np.float32]], how: str) -> npt.NDArray[np.float32]:
     values = np.stack(columns, axis=1)
-    return gradients.gradient_histogram(values) if config.features == "gradient_histogram" else values
+    return gradients.gradient_histogram(values) if how == "gradient_histogram" else values
 
 
 def columns_of(config: DataConfig) -> tuple[tuple[Column, ...], TargetColumn]:

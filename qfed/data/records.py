@@ -11,18 +11,21 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
+from qfed.config import Column
 from qfed.errors import DataError, ShapeError
 
 Features = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64] | npt.NDArray[np.float32]
 Task = Literal["classification", "regression"]
+_COLUMNS: TypeAdapter[tuple[Column, ...]] = TypeAdapter(tuple[Column, ...])
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Schema:
     target: str
     target_range: tuple[float, float] | None = None
     """Regression: the public range that the target is scaled by, so that a model can answer in the target's units."""
+    columns: tuple[Column, ...] = field(default=(), compare=False)
+    """The table's columns that the features are made of, so that a stored model reads a table by itself."""
+    made: Literal["values", "gradient_histogram"] = field(default="values", compare=False)
+    """How the features are made of the columns (`data.features`)."""
 
     @property
     def inputs(self) -> int:
@@ -54,6 +61,8 @@ class Schema:
             "classes": None if self.classes is None else list(self.classes),
             "target": self.target,
             "target_range": None if self.target_range is None else list(self.target_range),
+            "columns": [column.model_dump(mode="json") for column in self.columns],
+            "made": self.made,
         }
 
     @classmethod
@@ -66,6 +75,8 @@ class Schema:
             None if classes is None else tuple(classes),
             tree["target"],
             None if ends is None else (float(ends[0]), float(ends[1])),
+            _COLUMNS.validate_python(tree.get("columns", ())),
+            tree.get("made", "values"),
         )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography import x509
 
 from qfed.config import load_site
-from qfed.errors import ConfigError, MissingExtra
+from qfed.errors import ConfigError
 from qfed.federation import certificates
 from qfed.federation.coordinator import FILE, KEY, input_errors, read
 from qfed.federation.files import write_atomically
@@ -100,10 +100,8 @@ def _settings(file: Path, name: str, invitation: Invitation) -> tuple[str, bool]
     """The text of site.toml with the invitation in it, and whether it is a first draft."""
     pin = invitation.federation.coordinator.fingerprint()
     server = {"address": invitation.server, "ca": certificates.CA}
-    try:
-        import tomlkit
-    except ModuleNotFoundError:
-        raise MissingExtra("tomlkit", "client") from None
+    import tomlkit  # an extra of sites, and a coordinator has none of its own
+
     new = not file.exists()
     if not new:
         load_site(file)

@@ -2,6 +2,7 @@
 
 DIR/result.json            everything as data (schema: qfed config schema --result)
 DIR/model.npz, model.json  the final model
+DIR/card.json, MODEL_CARD.md  what it is, what is promised, where it comes from
 DIR/report.html            for people; one file, works offline
 DIR/config.toml            the resolved configuration
 DIR/ledgers/SITE.db        each site's privacy ledger
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -26,6 +28,7 @@ import torch
 from qfed.config import FEW_SITES, RunConfig, anchored, load_config, to_toml
 from qfed.data import SiteData, load, partition
 from qfed.errors import ConfigError, QuorumLost
+from qfed.federation.card import write_card
 from qfed.federation.device_use import estimate, meter_for, use_of
 from qfed.federation.files import write_atomically
 from qfed.federation.local import learner_for
@@ -207,6 +210,7 @@ def _write(folder: Path, config: RunConfig, arm: Arm, result: RunResult, names: 
             )
     write_result(result, folder)
     write_report(result, folder)
+    write_card(folder, result, datetime.now(UTC))
 
 
 class _Teller(logging.Handler):
