@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
 Run = Annotated[str, typer.Argument(help="The run, or the beginning of its name.")]
-_FILES = ("result.json", "report.html", "model.npz", "model.json", "statistics.json", "statistics.npz", "config.toml")
+_CARD = ("card.json", "MODEL_CARD.md", "card.signatures.json")
+_MODEL = ("model.npz", "model.json", *_CARD)
+_FILES = ("result.json", "report.html", *_MODEL, "statistics.json", "statistics.npz", "config.toml")
 _FOLLOW_PAUSE = 0.3
 
 

@@ -195,9 +195,10 @@ def _signatures(folder: Path) -> list[tuple[PublicIdentity, bytes]]:
     if not file.exists():
         return []
     try:
+        entries: list[dict[str, Any]] = [*json.loads(file.read_text(encoding="utf-8"))]
         return [
             (PublicIdentity.from_dict(entry["signer"]), b64decode(entry["signature"], validate=True))
-            for entry in json.loads(file.read_text(encoding="utf-8"))
+            for entry in entries
         ]
     except (ValueError, TypeError, KeyError, ProtocolError) as error:
         raise ConfigError(f"{file} holds no signatures ({type(error).__name__}); restore it") from None

@@ -77,8 +77,8 @@ class PortableCircuit(nn.Module):
         for r, matrix in enumerate(self.folded):
             psi = cosine[:, r : r + 1] * psi + sine[:, r : r + 1] * (self.sign[r] * psi[:, self.index[r]])
             psi = psi if matrix.numel() == 0 else psi @ matrix
-        pairs = psi.unsqueeze(1) * self.observed * psi[:, self.words.flatten()].unflatten(1, self.words.shape)
-        raw = pairs.sum(2) @ self.outputs
+        turned = torch.unflatten(psi[:, self.words.flatten()], 1, self.words.shape)
+        raw = (psi.unsqueeze(1) * self.observed * turned).sum(2) @ self.outputs
         if self.outcomes is not None:
             half = self.outcomes.shape[0]
             raw = raw + (psi[:, :half].square() + psi[:, half:].square()) @ self.outcomes

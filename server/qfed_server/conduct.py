@@ -1,6 +1,6 @@
 """A run on a real federation, from what was submitted to what a simulation would leave behind.
 
-    join -> initial model from the sites -> rounds (rounds.py) -> result.json, model.npz, model.json, report.html
+    join -> initial model from the sites -> rounds (rounds.py) -> result.json, model.npz, model.json, card, report.html
          -> one release (synthesis.py) -> statistics.npz, statistics.json, result.json, report.html
 
 The aggregator has no torch. What it cannot compute (the initial model, what the plan costs, the files of a model) it
@@ -18,6 +18,7 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from qfed._flower import Grid
 from qfed.config import RunConfig
 from qfed.errors import QuorumLost, RemoteProtocolError, StateError
 from qfed.federation import wire
+from qfed.federation.card import write_card
 from qfed.federation.facts import Facts
 from qfed.federation.files import write_atomically
 from qfed.federation.result import RunResult
@@ -32,10 +34,12 @@ from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.federation.statement import privacy_statement
 from qfed.federation.synthesis import COUNTS
 from qfed.report import write_report, write_result
+from qfed.secagg import Federation
 from qfed_server.history import site_records, versions
 from qfed_server.memory import EpochMemory
 from qfed_server.rounds import Cohort, gather, quorum_of, run_rounds
 from qfed_server.synthesis import conclude_synthesis, run_synthesis
+from qfed_server.witness import aggregator_identity
 
 log = logging.getLogger("qfed.server")
 
@@ -126,6 +130,9 @@ def _conclude(cohort: Cohort, folder: RunFolder, seconds: dict[str, float]) -> N
     about, archive = _ask_model(cohort, folder.run, config, facts, state.vector)
     write_atomically(folder.path / "model.json", about.encode())
     write_atomically(folder.path / "model.npz", archive)
+    signer = aggregator_identity(folder.path.parent / "witness")
+    federation = Federation.load(folder.federation_file)
+    write_card(folder.path, result, datetime.now(UTC), federation=federation, signer=signer)
     write_report(result, folder.path)
     write_result(result, folder.path)
 

@@ -17,16 +17,21 @@ from qfed.federation.files import write_atomically
 from qfed.secagg import Identity, Receipt
 
 
+def aggregator_identity(folder: Path) -> Identity:
+    """The aggregator's own keys, made on first use: it signs receipts and the cards of models with them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = folder / "aggregator.key"
+    if not key.exists():
+        Identity.generate("aggregator").save(key)
+    return Identity.load(key)
+
+
 class Witness:
     """The heads of one federation's sites."""
 
     def __init__(self, folder: Path, federation_id: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        self._identity = aggregator_identity(folder)
         self._file, self._federation = folder / "witness.json", federation_id
-        key = folder / "aggregator.key"
-        if not key.exists():
-            Identity.generate("aggregator").save(key)
-        self._identity = Identity.load(key)
         self._all: dict[str, dict[str, tuple[int, str]]] = {}
         if self._file.exists():
             try:

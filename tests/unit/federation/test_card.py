@@ -91,7 +91,7 @@ def test_missing_files_are_named(deployed: Path) -> None:
         with pytest.raises(ConfigError, match=name.replace(".", r"\.")):
             verify(deployed)
         (deployed / name).write_bytes(content)
-    (deployed / SIGNATURES).write_text("{}")
+    (deployed / SIGNATURES).write_text('{"signer": 1}')
     with pytest.raises(ConfigError, match="no signatures"):
         verify(deployed)
     (deployed / CARD).write_text("{}")
