@@ -105,15 +105,17 @@ def check_order(sites: Sequence[int]) -> None:
             raise SecAggRefused(Reason.BAD_TRANSCRIPT, "the sites of a transcript come in order of the roster")
 
 
-def check_enough(federation: Federation, sites: int) -> None:
-    """Raise SecAggRefused(SITES_TOO_FEW) if no committee and no quorum can come from so few."""
+def least_sites(federation: Federation) -> int:
+    """Sites below which an epoch has no committee or no quorum."""
     policy, roster = federation.policy, len(federation.roster)
     if policy.groups > 1:
-        least = collusion.least_for_groups(roster)
-    else:
-        least = max(
-            policy.min_survivors, policy.committee_size if roster > collusion.ALL_SITES_UP_TO else policy.threshold
-        )
+        return collusion.least_for_groups(roster)
+    return max(policy.min_survivors, policy.committee_size if roster > collusion.ALL_SITES_UP_TO else policy.threshold)
+
+
+def check_enough(federation: Federation, sites: int) -> None:
+    """Raise SecAggRefused(SITES_TOO_FEW) if no committee and no quorum can come from so few."""
+    least = least_sites(federation)
     if sites < least:
         raise SecAggRefused(Reason.SITES_TOO_FEW, f"an epoch takes at least {least} sites, got sites={sites}")
 

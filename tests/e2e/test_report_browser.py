@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from real_browser import DESKTOP, PHONE, open_browser, set_screen
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 
 from qfed.federation.result import RunResult
@@ -19,20 +18,6 @@ from qfed.report import units, write_report
 from qfed.report.page import tiles
 
 pytestmark = pytest.mark.e2e
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-)
-PHONE, DESKTOP = (360, 740, True), (1280, 900, False)
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +34,11 @@ def make_result() -> Any:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    driver = shutil.which("chromedriver")
-    binary = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if driver is None or binary is None:
-        pytest.fail("this test needs a real browser and its driver: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    try:
+    with open_browser(tmp_path_factory.mktemp("profile")) as chrome:
         chrome.execute_cdp_cmd("Network.enable", {})
         cut = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
         chrome.execute_cdp_cmd("Network.emulateNetworkConditions", cut)
         yield chrome
-    finally:
-        chrome.quit()
 
 
 def show(browser: webdriver.Chrome, page: Path, screen: tuple[int, int, bool], *, dark: bool = False) -> list[str]:
@@ -73,11 +46,7 @@ def show(browser: webdriver.Chrome, page: Path, screen: tuple[int, int, bool], *
     browser.get("about:blank")
     browser.get_log("performance")
     browser.get_log("browser")
-    width, height, mobile = screen
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    set_screen(browser, screen, dark=dark)
     browser.get(page.as_uri())
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]

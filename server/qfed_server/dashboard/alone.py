@@ -62,7 +62,13 @@ def serve(data: Path, host: str, port: int, *, admin: bool = False, hosts: Colle
         log.warning("host=%s can be reached from other machines, in clear; put TLS in front of it", host)
     with bind_public(host, port) as bound:
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=3
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=3,
         )
         uvicorn.Server(config).run(sockets=[bound])
 

@@ -4,7 +4,7 @@
     caution  something to look at today: a site away, a failed round, a certificate that ends soon
     good     nothing of that
 
-A round needs max(min_survivors of the federation file, ceil(quorum x sites)) sites, as the round loop counts it.
+A run needs max(least sites of an epoch, ceil(quorum x sites)) sites, as the protocol and the round loop count it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Literal
 
 from qfed.report import units
 from qfed.secagg import Federation
+from qfed.secagg.transcript import least_sites
 from qfed_server.dashboard.runs import Run
 from qfed_server.dashboard.times import ago, day
 from qfed_server.status import SiteStatus
@@ -81,8 +82,8 @@ def judge(
 
 
 def needed(run: Run, federation: Federation | None, sites: int) -> int:
-    """Sites that a round of this run needs."""
-    least = federation.policy.min_survivors if federation else 0
+    """Sites that a run needs."""
+    least = least_sites(federation) if federation else 0
     return max(least, math.ceil(run.config.federation.quorum * sites))
 
 
@@ -102,9 +103,10 @@ def _sites(
     short = [run for run in running if online < needed(run, federation, len(sites))]
     if short:
         least = max(needed(run, federation, len(sites)) for run in short)
-        text = f"A round needs {least} sites and {online} are online. {text}"
+        text = f"The run needs {least} sites and {online} are online. {text}"
         return [Point("alarm", text, "call the sites that are away")]
-    return [Point("caution", text, "a run goes on without them while enough others are there")]
+    then = "the run goes on without them" if running else "a run waits until enough sites are online"
+    return [Point("caution", text, then)]
 
 
 def _away(site: SiteStatus, now: float) -> str:
@@ -139,9 +141,14 @@ def _over(runs: Sequence[Run], now: float) -> list[Point]:
     """The newest finished run, if it went wrong lately, and folders that cannot be read."""
     found = [Point("caution", f"{run.name}: {run.why}") for run in runs if run.status == "unreadable"]
     last = next((run for run in runs if run.status in {"completed", "stopped", "failed"}), None)
-    if last is not None and last.status == "failed" and now - (last.ended or now) < RECENT:
-        why = last.why or "no reason was recorded"
-        found.append(Point("alarm", f"{last.title} failed {ago(last.ended, now)}: {why}", f"see qfed logs {last.name}"))
+    if last is None or now - (last.ended or now) > RECENT:
+        return found
+    when, why = ago(last.ended, now), last.why or "no reason was recorded"
+    if last.status == "failed":
+        found.append(Point("alarm", f"{last.title} failed {when}: {why}", f"see qfed logs {last.name}"))
+    elif last.status == "stopped" and last.rounds and last.rounds[-1].status == "failed":
+        text = f"{last.title} stopped {when} after {last.done} of {last.planned} rounds: {why}"
+        found.append(Point("caution", text, f"the last good model is kept; see qfed logs {last.name}"))
     return found
 
 

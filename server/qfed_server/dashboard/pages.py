@@ -39,7 +39,7 @@ _REPORT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-
 """The report brings its style in the page; sandboxed, it can do nothing else."""
 _ENTRIES = 200
 _PAGES = (("overview", "/", "Overview"), ("runs", "/runs", "Runs"), ("audit", "/audit", "Audit trail"))
-_ADMIN_PAGES = (("submit", "/submit", "Submit a run"),)
+_ADMIN_PAGES = (("submit", "/submit", "Submit"),)
 _MOMENT = "the moment at which it was loaded"
 """Stands in for the time until the digest is taken: the time alone is no news."""
 
@@ -139,7 +139,8 @@ class Pages:
             page="overview",
             live=True,
             health=verdict,
-            maps=[picture.draw(sites, frame, now) for frame in picture.FRAMES],
+            maps=[picture.draw(sites, frame, now, known=away is None) for frame in picture.FRAMES],
+            known=away is None,
             federation=federation,
             current=current[:2],
             waiting=sum(run.status == "queued" for run in runs[1:]),

@@ -72,8 +72,8 @@ class Map:
         return self.frame.width / 2, self.frame.height / 2
 
 
-def draw(sites: Sequence[SiteStatus], frame: Frame, now: float) -> Map:
-    """Place the sites."""
+def draw(sites: Sequence[SiteStatus], frame: Frame, now: float, *, known: bool = True) -> Map:
+    """Place the sites; `known` is False while nobody can say which of them are online."""
     named = len(sites) <= NAMED
     radius = 21.0 if named else max(3.0, 12.0 - len(sites) / 25)
     empty = Map(frame, (), radius, named)
@@ -84,22 +84,28 @@ def draw(sites: Sequence[SiteStatus], frame: Frame, now: float) -> Map:
         shrink = 1.0 - 0.55 * ring / rings
         for place, site in enumerate(members):
             angle = 2 * math.pi * (place + 0.5 * (ring % 2)) / len(members) - math.pi / 2
-            marks.append(_mark(site, empty, angle, shrink, now))
+            marks.append(_mark(site, empty, angle, shrink, notes(site, now, known)))
     return Map(frame, tuple(marks), radius, named)
 
 
-def _mark(site: SiteStatus, drawn: Map, angle: float, shrink: float, now: float) -> Mark:
+def notes(site: SiteStatus, now: float, known: bool) -> str:
+    """Its status in words."""
+    if not known:
+        return "not known"
+    return {"online": "online", "offline": f"away, {ago(site.last_seen, now)}", "registered": "never seen"}[site.status]
+
+
+def _mark(site: SiteStatus, drawn: Map, angle: float, shrink: float, note: str) -> Mark:
     x0, y0 = drawn.centre
     x, y = x0 + shrink * drawn.frame.rx * math.cos(angle), y0 + shrink * drawn.frame.ry * math.sin(angle)
     length = math.hypot(x - x0, y - y0)
     short = site.name[: _LONGEST_NAME - 1] + "\N{HORIZONTAL ELLIPSIS}"
     ux, uy = (x - x0) / length, (y - y0) / length
     reach = max(abs(ux), abs(uy))  # the hub is a square
-    seen = {"online": "online", "offline": f"away, {ago(site.last_seen, now)}", "registered": "never seen"}
     return Mark(
         name=site.name,
         label=short if len(short) < len(site.name) else site.name,
-        note=seen[site.status],
+        note=note,
         status=site.status,
         joined=site.joined,
         x=round(x, 1),

@@ -27,11 +27,11 @@ from qfed.report.units import Metric
 Status = Literal["queued", "running", "completed", "stopped", "failed", "unreadable"]
 UNDER_WAY = ("queued", "running")
 FILES = {
+    "report.html": "report",
     "model.npz": "model (weights)",
     "model.json": "model (description)",
     "statistics.npz": "released counts",
     "statistics.json": "released counts (description)",
-    "report.html": "report",
     "result.json": "all figures",
     "config.toml": "configuration",
 }

@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qfed.report import units
 from qfed_server.dashboard.runs import Event, Run, read_events
 
 FILE = "dashboard.jsonl"
@@ -64,13 +65,13 @@ def entries(events: Sequence[Event], runs: Sequence[Run]) -> list[Entry]:
 
 _WORDS = {
     "submitted": "run submitted",
-    "started": "run started",
-    "joined": "site joined",
-    "round": "round over",
-    "failed": "round failed",
-    "final": "run completed",
+    "waiting": "waiting for sites",
+    "joined": "sites joined",
+    "final": "final model scored",
+    "completed": "run completed",
     "stopped": "run stopped",
     "resumed": "run resumed",
+    "failed": "run failed",
     "error": "run failed",
     "signed in": "signed in",
     "refused": "sign-in refused",
@@ -80,23 +81,52 @@ _WORDS = {
     "action failed": "an action failed",
 }
 _BAD = {"failed", "error", "refused", "stopped", "action failed"}
+_LONGEST = 400
 
 
 def _entry(event: Event, run: Run | None) -> Entry:
-    what = _WORDS.get(event.event, event.event)
-    facts = dict(event.facts)
+    what, facts = _WORDS.get(event.event, event.event), dict(event.facts)
     name = run.name if run else facts.pop("run", None)
-    detail = "; ".join(_fact(key, value) for key, value in facts.items())
-    return Entry(
-        event.t, what, detail, name if isinstance(name, str) else None, run.title if run else "", event.event in _BAD
-    )
+    bad = event.event in _BAD
+    if event.event == "round":
+        bad = facts.get("status") == "failed"
+        what, detail = _round(facts, run)
+    elif event.event == "joined":
+        detail = _joined(facts)
+    else:
+        detail = "; ".join(_fact(key, value) for key, value in facts.items() if value is not None)
+    detail = detail if len(detail) <= _LONGEST else detail[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return Entry(event.t, what, detail, name if isinstance(name, str) else None, run.title if run else "", bad)
+
+
+def _round(facts: Mapping[str, Any], run: Run | None) -> tuple[str, str]:
+    """A round in words: how it went, who was away, what the model before it scored."""
+    what = f"round {facts.get('round', '')} {'failed' if facts.get('status') == 'failed' else 'over'}"
+    told = [str(facts["failure"])] if facts.get("failure") else [_fact("sites", facts.get("survivors", "unknown"))]
+    away = facts.get("dropouts")
+    if isinstance(away, Mapping) and away:
+        told.append("dropped out: " + ", ".join(f"{site} ({why})" for site, why in away.items()))
+    scored = facts.get("scored")
+    if isinstance(scored, Mapping) and isinstance(score := scored.get("score"), float) and run is not None:
+        told.append(
+            f"{units.METRIC_NAMES[run.metric]} after round {scored.get('round')}: {units.score(run.metric, score)}"
+        )
+    if isinstance(spent := facts.get("epsilon"), float):
+        told.append(f"epsilon {units.epsilon(spent)}")
+    return what, "; ".join(told)
+
+
+def _joined(facts: Mapping[str, Any]) -> str:
+    sites, refused = facts.get("sites"), facts.get("refused")
+    told = ", ".join(map(str, sites)) if isinstance(sites, list) else ""
+    if isinstance(refused, Mapping) and refused:
+        told += "; not: " + ", ".join(f"{site} ({why})" for site, why in refused.items())
+    return told
 
 
 def _fact(key: str, value: Any) -> str:
     if isinstance(value, float):
-        value = f"{value:.6g}"
+        value = f"{value:.4g}"
     if isinstance(value, list | dict):
         value = json.dumps(value, ensure_ascii=False)
-    text = str(value)
-    text = text if len(text) <= 300 else text[:299] + "\N{HORIZONTAL ELLIPSIS}"
-    return text if key in {"why", "error", "failure"} else f"{key} {text}"
+    return str(value) if key in {"why", "error", "failure"} else f"{key} {value}"

@@ -169,11 +169,13 @@ def test_the_audit_trail_has_sign_ins_and_runs_newest_first(desk: Desk, run_of: 
     desk.now += 10
     client.post("/login", data={"token": (desk.data / "token").read_text()})
     page = client.get("/audit").text
-    order = [page.index(what) for what in ("signed in", "sign-in refused", "round over", "run submitted")]
+    order = [
+        page.index(what) for what in ("signed in", "sign-in refused", "round 7 over", "round 1 over", "run submitted")
+    ]
     assert order == sorted(order)
     older = client.get(f"/audit?before={NOW - 250}").text
     assert "run submitted" in older
-    assert "round over" not in older
+    assert "round 1 over" not in older
     assert client.get("/audit?before=never").status_code == 400
     assert (desk.data / "dashboard.jsonl").stat().st_mode & 0o777 == 0o600
 
@@ -198,3 +200,29 @@ def links(page: str) -> list[str]:
     import re
 
     return re.findall(r'(?:href|src|action)="([^"]*)"', page.replace('href="#main"', ""))
+
+
+def test_events_are_told_in_sentences(desk: Desk, run_of: Add) -> None:
+    folder = run_of("9f2c41d0", "running")
+    events = [
+        {"t": NOW, "event": "joined", "sites": ["a", "b"], "refused": {"c": "epsilon=9 is too much"}},
+        {"t": NOW, "event": "round", "round": 5, "status": "failed", "survivors": 0, "failure": "too few",
+         "dropouts": {"c": "the site is not there"}, "scored": None, "epsilon": 1.5},
+        {"t": NOW, "event": "round", "round": 6, "status": "aggregated", "survivors": 4, "failure": None,
+         "dropouts": {}, "scored": {"round": 4, "score": 0.8123, "loss": 1.0}, "epsilon": 1.68385},
+        {"t": NOW, "event": "round", "round": {}, "dropouts": 3, "scored": [], "epsilon": "x"},
+    ]  # fmt: skip
+    (folder / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    page = text(desk.client().get("/audit").text)
+    assert "a, b; not: c (epsilon=9 is too much)" in page
+    assert "round 5 failed</th>" in page
+    assert "too few; dropped out: c (the site is not there); epsilon 1.50" in page
+    assert "sites 4; accuracy after round 4: 81.2 %; epsilon 1.69" in page
+
+
+def test_a_run_that_has_too_few_sites_is_an_alarm(desk: Desk, run_of: Add) -> None:
+    run_of("9f2c41d0", "running")
+    desk.sites = desk.sites[:2] + [replace(site, status="offline") for site in desk.sites[2:]]
+    page = text(desk.client().get("/").text)
+    assert "The run needs 4 sites and 2 are online." in page, "quorum 0.8 of 5 sites"
+    assert 'class="verdict alarm"' in page
