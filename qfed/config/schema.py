@@ -75,18 +75,18 @@ class SimulationConfig(Section):
 
 
 _RELEASE: dict[str, Section] = {
-    "model": ModelConfig(),
     "training": TrainingConfig(rounds=1),
     "privacy": PrivacyConfig(),
     "federation": FederationConfig(),
     "simulation": SimulationConfig(compare=()),
+    "quantum": QuantumConfig(),
 }
 _HEEDED = {
-    "model": (),
     "training": (),
     "privacy": ("mode", "epsilon", "delta", "noise_multiplier", "colluders"),
     "federation": ("sites", "quorum", "deadline", "max_failed_rounds", "weighting"),
     "simulation": ("engine", "failures"),
+    "quantum": (),
 }
 """Fields of these sections that kind = "synthesize" heeds; the others must stand as they are."""
 
@@ -98,7 +98,7 @@ class RunConfig(Section):
     """Name of the run, for people."""
     kind: Literal["train", "synthesize"] = "train"
     """"train" trains a model; "synthesize" releases pair counts of coded records once ([coding], [synth]), from which
-    simulated records are made: [model] and [training] do not apply then."""
+    simulated records are made: [training] does not apply then, and [model] is what simulated records are tried with."""
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 1
     """Seeds partitions, initial weights and, without privacy, sampling. Keys and privacy noise never use it."""
     data: DataConfig = DataConfig()

@@ -19,17 +19,6 @@ from qfed.generative.release import Release
 SYNTHESIS_FORMAT: Literal["qfed.synthesis/1"] = "qfed.synthesis/1"
 
 
-class GeneratorScore(Record):
-    """A generator that was fitted to the released counts, against the real records of a simulation."""
-
-    name: str
-    """Its name in the library of generators."""
-    figures: dict[str, float]
-    """What was measured, by name, such as tvd2 or tstr_forest."""
-    seconds: float
-    """Time to fit it and to draw from it."""
-
-
 class SynthesisResult(Record):
     """Everything about one release, ready for `result.json`."""
 
@@ -63,8 +52,6 @@ class SynthesisResult(Record):
     """The guarantee, in words and figures."""
     sites: tuple[SiteRecord, ...]
     """One entry a site."""
-    generators: tuple[GeneratorScore, ...] = ()
-    """Generators that were fitted in a simulation."""
     seconds: dict[str, float] = Field({})
     """Wall time of each part; "total" is all of it."""
 
@@ -77,7 +64,6 @@ def synthesis_result(
     *,
     versions: dict[str, str],
     sites: tuple[SiteRecord, ...],
-    generators: tuple[GeneratorScore, ...] = (),
     seconds: dict[str, float],
 ) -> SynthesisResult:
     """What came of a run: its last checkpoint, and what was released."""
@@ -99,7 +85,6 @@ def synthesis_result(
         round=record,
         privacy=statement,
         sites=sites,
-        generators=generators,
         seconds=seconds,
     )
 

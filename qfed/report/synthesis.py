@@ -35,24 +35,13 @@ def render_synthesis(result: SynthesisResult, release: Release) -> str:
 
 
 def synthesis_table(result: SynthesisResult) -> RenderableType:
-    """Notices, what was released and what it cost, and the generators of a simulation."""
+    """Notices, what was released and what it cost."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
     for tile in _tiles(result):
         grid.add_row(plain(tile.label.lower()), plain(f"{tile.value} ({tile.note})"))
-    parts: list[RenderableType] = [*notice_panels(result), Text(result.config.name, style="bold"), grid]
-    if result.generators:
-        table = Table()
-        table.add_column("generator")
-        for name in _figure_names(result):
-            table.add_column(name, justify="right")
-        for generator in result.generators:
-            figures = generator.figures
-            cells = (f"{figures[name]:.4f}" if name in figures else "" for name in _figure_names(result))
-            table.add_row(generator.name, *cells)
-        parts.append(table)
-    return Group(*parts)
+    return Group(*notice_panels(result), Text(result.config.name, style="bold"), grid)
 
 
 def _view(result: SynthesisResult, release: Release) -> dict[str, Any]:
@@ -64,7 +53,6 @@ def _view(result: SynthesisResult, release: Release) -> dict[str, Any]:
         "notices": guarantee.notices(result),
         "tiles": _tiles(result),
         "margins": _margins(release),
-        "figure_names": _figure_names(result),
         "facts": guarantee.facts(result),
         "dropped": () if record is None else record.dropouts,
         "phases": bars({} if record is None else record.seconds),
@@ -118,7 +106,3 @@ def _margins(release: Release) -> list[tuple[str, tuple[Bar, ...]]]:
         rows = tuple(Bar(name, f"{100 * share:.1f}{NBSP}%", float(share)) for name, share in ones)
         found.append((f"{held or 'All records'}: about {part.records:,.0f}", rows))
     return found
-
-
-def _figure_names(result: SynthesisResult) -> list[str]:
-    return sorted({name for generator in result.generators for name in generator.figures})

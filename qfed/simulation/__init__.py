@@ -85,6 +85,7 @@ def simulate(
     data = partition(load(resolved.data), resolved.data, resolved.federation.sites, resolved.seed)
     _warn_of_denominator(resolved, [len(site.train) for site in data])
     _warn_of_few_sites(resolved)
+    _warn_of_unused(resolved)
     learner = learner_for(resolved)  # compiles the circuit and calibrates the noise: what cannot work fails here
     warn_of_plateau(learner.exact, resolved.model)
     if (expected := estimate(resolved)) is not None:
@@ -148,6 +149,13 @@ def _warn_of_few_sites(config: RunConfig) -> None:
             config.federation.sites,
             FEW_SITES,
         )
+
+
+def _warn_of_unused(config: RunConfig) -> None:
+    """A section that is not heeded is not passed over in silence."""
+    for section in ("coding", "synth"):
+        if getattr(config, section) != getattr(RunConfig(), section):
+            _log.warning('[%s] is for kind="synthesize" and not used by a run that trains', section)
 
 
 def _result(

@@ -316,7 +316,7 @@ def test_each_kind_of_run_has_its_own_way_in(done: Path, tmp_path: Path) -> None
     ("item", "text"),
     [
         ("training.rounds=40", r"training\.rounds does not apply, got training\.rounds=40"),
-        ("model.wires=3", r"model\.wires does not apply"),
+        ("quantum.device=default.qubit", r"quantum\.device does not apply"),
         ("privacy.mode=site", "protects records"),
         ("privacy.clip_norm=2.0", r"privacy\.clip_norm does not apply"),
         ("privacy.private_metrics=true", r"privacy\.private_metrics does not apply"),
