@@ -25,9 +25,9 @@ from qfed.report import units
 from qfed.report.page import bars, summed
 from qfed.secagg import Federation
 from qfed_server.dashboard import health, picture, times, trail, views
-from qfed_server.dashboard.curves import Drawer
+from qfed_server.dashboard.curves import Curves, Drawer
 from qfed_server.dashboard.gate import Session
-from qfed_server.dashboard.runs import FILES, Run, Runs
+from qfed_server.dashboard.runs import FILES, FIRST, Run, Runs
 from qfed_server.status import Control, SiteStatus
 
 _STATIC = {
@@ -70,7 +70,7 @@ def _environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"units": units, "times": times, "views": views, "downloads": FILES}
+    environment.globals |= {"units": units, "times": times, "views": views, "downloads": FILES, "first": FIRST}
     return environment
 
 
@@ -167,7 +167,7 @@ class Pages:
             page="runs",
             live=True,
             run=run,
-            curves=self._drawer.curves(run),
+            curves=self._drawer.curves(run) if run.trains else Curves(),
             tiles=views.tiles(run, self._clock()),
             sites=views.run_sites(run),
             phases=bars(summed(record.seconds for record in run.rounds)),

@@ -28,14 +28,19 @@ Status = Literal["queued", "running", "completed", "stopped", "failed", "unreada
 UNDER_WAY = ("queued", "running")
 FILES = {
     "report.html": "report",
-    "model.npz": "model (weights)",
-    "model.json": "model (description)",
-    "statistics.npz": "released counts",
-    "statistics.json": "released counts (description)",
+    "model.npz": "model",
+    "MODEL_CARD.md": "model card",
+    "statistics.npz": "counts",
+    "model.json": "model, described",
+    "card.json": "model card, for programs",
+    "card.signatures.json": "signatures of the card",
+    "statistics.json": "counts, described",
     "result.json": "all figures",
     "config.toml": "configuration",
 }
 """What may be downloaded, and what it is."""
+FIRST = ("report.html", "model.npz", "MODEL_CARD.md", "statistics.npz")
+"""Those that are offered first."""
 _WATCHED = ("config.toml", "run.json", "checkpoint.npz", "state.json", "events.jsonl", "result.json", "facts.json")
 _ORDER = {"running": 0, "queued": 1}
 _LAST_BYTES = 1_000_000
@@ -108,8 +113,13 @@ class Run:
 
     @property
     def planned(self) -> int:
-        """Rounds that it was asked for."""
-        return self.config.training.rounds
+        """Rounds that it was asked for; a release of counts is one."""
+        return self.config.training.rounds if self.trains else 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether a model comes of it; else counts."""
+        return self.config.kind == "train"
 
     @property
     def done(self) -> int:

@@ -53,6 +53,8 @@ def metric_name(run: Run) -> str:
 
 def score(run: Run) -> str:
     """The newest score, or that there is none."""
+    if not run.trains:
+        return "no model"
     return units.score(run.metric, run.score.score) if run.score else "not yet"
 
 
@@ -77,16 +79,20 @@ def about(run: Run) -> str:
     if run.settings is None:
         return "The configuration of this run cannot be read."
     config = run.settings
-    model = config.model
-    what = "Hybrid model" if model.kind == "hybrid" else "Classical model"
-    if model.kind == "hybrid":
-        what += f" ({units.count(model.wires, 'qubit')}, {units.count(model.layers, 'layer')})"
+    if not run.trains:
+        what = f"Release of pair counts, once, from {config.data.source}"
+    elif config.model.kind == "hybrid":
+        size = f"{units.count(config.model.wires, 'qubit')}, {units.count(config.model.layers, 'layer')}"
+        what = f"Hybrid model ({size}) on {config.data.source}"
+    else:
+        what = f"Classical model on {config.data.source}"
     if run.private:
         privacy = f"{config.privacy.unit}-level differential privacy, mode {config.privacy.mode}"
     else:
         privacy = "no differential privacy"
     hidden = "secure aggregation" if config.secagg.mode == "on" else "updates in clear"
-    return f"{what} on {config.data.source}; {privacy}; {hidden}; strategy {config.federation.strategy}."
+    strategy = f"; strategy {config.federation.strategy}" if run.trains else ""
+    return f"{what}; {privacy}; {hidden}{strategy}."
 
 
 def tiles(run: Run, now: float) -> tuple[Tile, ...]:
@@ -94,7 +100,12 @@ def tiles(run: Run, now: float) -> tuple[Tile, ...]:
     start = run.initial
     before = f"{units.score(run.metric, start.score)} before training" if start else "first score after round 2"
     on = f"on {units.count(run.score.records, 'held-out record')}; " if run.score else ""
-    found = [Tile("score", metric_name(run), score(run), on + before)]
+    if run.trains:
+        found = [Tile("score", metric_name(run), score(run), on + before)]
+    else:
+        there = "statistics.npz" in run.files
+        told = "to be downloaded below" if there else "not there yet"
+        found = [Tile("score", "Pair counts", "released" if there else "not yet", told)]
     if run.private:
         budget = units.budget(run.config.privacy.epsilon)
         delta = run.result.privacy.delta if run.result else run.config.privacy.delta

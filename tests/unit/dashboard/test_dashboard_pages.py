@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from dashboard_desk import NOW, Browser, Desk
 
+from qfed.config import load_config, to_toml
 from qfed.federation.runfolder import RunFolder
 from qfed.report import units
 
@@ -226,3 +227,15 @@ def test_a_run_that_has_too_few_sites_is_an_alarm(desk: Desk, run_of: Add) -> No
     page = text(desk.client().get("/").text)
     assert "The run needs 4 sites and 2 are online." in page, "quorum 0.8 of 5 sites"
     assert 'class="verdict alarm"' in page
+
+
+def test_a_release_of_counts_has_no_model_and_one_round(desk: Desk, run_of: Add) -> None:
+    folder = run_of("c0ffee00", "running", done=1)
+    config = load_config(None, ["kind=synthesize", "data.source=wine", "federation.sites=3", "synth.classes=together"])
+    (folder / "config.toml").write_text(to_toml(config))
+    page = text(desk.client().get("/runs/c0ffee00").text)
+    assert "Release of pair counts, once, from wine" in page
+    assert '<dd class="value">1 of 1</dd>' in page
+    assert '<dt>Pair counts</dt><dd class="value">not yet</dd>' in page
+    assert "no second try" in page
+    assert desk.client().get("/").status_code == 200
