@@ -22,12 +22,17 @@ from threading import Event
 from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from sqlalchemy.exc import SQLAlchemyError
 
 from qfed._flower import assume_identity  # first: telemetry and update checks are off before Flower is imported
 from qfed._flower.link_grid import LinkGrid
 from qfed.errors import StateError
 
+LOGIN = "/v1/fleet/activate-node"
+"""Where a node logs in."""
+KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
+"""Header with the node's key, in base64, as `Node.key` has it."""
 STORAGE = (OSError, sqlite3.Error, SQLAlchemyError)
 """What is raised when the disk is full, or the database is locked or damaged."""
 

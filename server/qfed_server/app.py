@@ -28,6 +28,7 @@ def main(grid: Grid, context: Context) -> None:
         from qfed_server.conduct import conduct
         from qfed_server.journal import Journal
 
-        conduct(grid, folder, Journal(folder.path).tell)
+        journal, grace = Journal(folder.path), float(context.run_config.get("qfed-grace", 30.0))
+        conduct(grid, folder, journal.tell, grace=grace, began=journal.state.started or journal.state.submitted)
     else:
         (run_synthesis if folder.config.kind == "synthesize" else run_rounds)(grid, folder)

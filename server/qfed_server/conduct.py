@@ -51,13 +51,13 @@ _POINTS = 32
 """Rounds of which the sites tell epsilon beforehand; each may cost an accountant a moment."""
 
 
-def conduct(grid: Grid, folder: RunFolder, tell: Tell = lambda event, **fields: None, *, grace: float = 30.0) -> None:
+def conduct(grid: Grid, folder: RunFolder, tell: Tell, *, grace: float, began: float) -> None:
     """Run the federation of `folder` to its end, or go on where it was cut off; QuorumLost when nothing came of it.
 
     Waits for a quorum of sites to be online before it begins and before each round, however long that takes, since
-    nothing is spent meanwhile; when there is one, for the others at most `grace` seconds.
+    nothing is spent meanwhile; when there is one, for the others at most `grace` seconds. `began` is when the run
+    was begun first (Unix seconds).
     """
-    began = time.monotonic()
     memory = EpochMemory(folder.path)
     _wait_for_quorum(grid, folder, tell)
     cohort = gather(grid, folder, memory, wait=grace)
@@ -81,7 +81,13 @@ def conduct(grid: Grid, folder: RunFolder, tell: Tell = lambda event, **fields: 
         if not any(record.status == "aggregated" for record in folder.checkpoint().rounds):
             raise
         log.warning("the run stops with the last good model: %s", error)
-    _conclude(cohort, folder, {"total": time.monotonic() - began})
+    _conclude(cohort, folder, {"total": round(time.time() - began, 3)})
+
+
+def hand_over(grid: Grid, folder: RunFolder, *, grace: float) -> None:
+    """Write what a run that was stopped has come to; nothing if no round was aggregated."""
+    if folder.begun and any(record.status == "aggregated" for record in folder.checkpoint().rounds):
+        _conclude(gather(grid, folder, wait=grace), folder, {})
 
 
 def _wait_for_quorum(grid: Grid, folder: RunFolder, tell: Tell) -> None:

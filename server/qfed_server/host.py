@@ -68,12 +68,14 @@ class Server:
         from qfed_server.registry import Registry
 
         place, config = self.place, self.config
-        # After the import: Flower sets its logger's level when it is imported, and logs every request of every site.
-        logging.getLogger("flwr").setLevel(logging.ERROR)
+        # After the import: Flower's logger has a handler of its own then, and calls a late reply an error.
+        flower = logging.getLogger("flwr")
+        flower.handlers.clear()
+        flower.setLevel(logging.INFO if log.isEnabledFor(logging.DEBUG) else logging.CRITICAL)
         link = SuperLink(place.database)
         self._registry = Registry(place, link, self._taken_up)
         self._queue = Queue(place.runs, link, patience=config.patience, on_sites=self._joined)
-        self._public = FleetOnly(link.app, config.largest_message << 20)
+        self._public = FleetOnly(link.app, config.largest_message << 20, self._registry.logged_in)
         listeners = Listeners()
         dashboard = self._dashboard()
         own = Starlette(routes=[*routes(self), Mount(MOUNT, dashboard)])

@@ -10,17 +10,22 @@ umask, so there is no moment at which another user could connect.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import errno
 import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import uvicorn
 
+from qfed._flower.superlink import KEY_HEADER, LOGIN
 from qfed.errors import ConfigError
 
 Scope = MutableMapping[str, Any]
@@ -32,10 +37,15 @@ _GRACE = 3  # seconds that a connection may take to finish when the server stops
 
 
 class FleetOnly:
-    """Passes what sites need and nothing else; counts what was `denied` and what was `oversized`."""
+    """Passes what sites need and nothing else; counts what was `denied` and what was `oversized`.
 
-    def __init__(self, app: App, largest: int) -> None:
-        self._app, self._largest = app, largest
+    `on_login` is told the node's key and the program (User-Agent) of each login that was let in.
+    """
+
+    def __init__(
+        self, app: App, largest: int, on_login: Callable[[bytes, str], None] = lambda key, agent: None
+    ) -> None:
+        self._app, self._largest, self._on_login = app, largest, on_login
         self.denied = self.oversized = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,13 +57,25 @@ class FleetOnly:
             self.denied += 1
             await _answer(send, 404)
             return
-        length = dict(scope["headers"]).get(b"content-length", b"0" if scope["method"] in ("GET", "HEAD") else b"")
+        headers = dict(scope["headers"])
+        length = headers.get(b"content-length", b"0" if scope["method"] in ("GET", "HEAD") else b"")
         # Every client of the fleet API states the length; a body without one could go on for ever.
         if not length.isdigit() or int(length) > self._largest:
             self.oversized += 1
             await _answer(send, 413)
             return
-        await self._app(scope, receive, send)
+        if path != LOGIN:
+            await self._app(scope, receive, send)
+            return
+
+        async def noted(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.OK:
+                with suppress(binascii.Error):
+                    key = base64.b64decode(headers.get(KEY_HEADER, b""), validate=True)
+                    self._on_login(key, headers.get(b"user-agent", b"").decode("latin-1"))
+            await send(message)
+
+        await self._app(scope, receive, noted)
 
 
 class Split:

@@ -21,6 +21,7 @@ from qfed._flower.superlink import STORAGE, SuperLink
 from qfed.errors import ConfigError, QfedError
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed_server.app import app
+from qfed_server.conduct import facts_of, hand_over
 from qfed_server.journal import Journal, all_runs
 
 log = logging.getLogger("qfed.server")
@@ -133,14 +134,18 @@ class Queue:
         """How the run ended, and why; None when it is to go on later."""
         grid = self._link.begin(journal.run, stop=stop, patience=self._patience)
         completed = False
-        run_config: dict[str, str] = {"qfed-run": str(folder.path), "qfed-deployed": "yes"}
+        run_config: dict[str, bool | float | int | str] = {
+            "qfed-run": str(folder.path), "qfed-deployed": "yes", "qfed-grace": self._patience,
+        }  # fmt: skip
         try:
             with _told(journal, folder, self._on_sites):
-                app(grid, Context(grid.run.run_id, 1, {}, RecordDict(), dict(run_config)))
+                app(grid, Context(grid.run.run_id, 1, {}, RecordDict(), run_config))
             completed = folder.checkpoint().status == "completed"
         except Interrupted:
             if self._closing.is_set() and not journal.state.over:
                 return None, None
+            self._link.end(completed=False)
+            self._hand_over(journal, folder)
             return "stopped", journal.state.why
         except STORAGE:
             raise  # the disk's fault, not the run's
@@ -153,6 +158,18 @@ class Queue:
         finally:
             self._link.end(completed=completed)
         return ("completed", None) if completed else ("stopped", "too many rounds failed in a row; see its events")
+
+    def _hand_over(self, journal: Journal, folder: RunFolder) -> None:
+        """Result and model of a run that was stopped, if the sites are there to pack them."""
+        stop = Event()
+        with self._lock:
+            self._current = journal.run, stop
+            if self._closing.is_set():
+                return
+        try:
+            hand_over(self._link.begin(journal.run, stop=stop, patience=self._patience), folder, grace=self._patience)
+        except (QfedError, Interrupted) as error:
+            log.warning("run=%s was stopped and leaves no result: %s", journal.run, error or "the server stops")
 
 
 class _Teller(logging.Handler):
@@ -168,8 +185,6 @@ class _Teller(logging.Handler):
 
 @contextmanager
 def _told(journal: Journal, folder: RunFolder, on_sites: Callable[[frozenset[str]], None]) -> Iterator[None]:
-    from qfed_server.conduct import facts_of
-
     spent: dict[int, float] | None = None
 
     def tell(event: str, state: Checkpoint) -> None:

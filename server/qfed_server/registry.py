@@ -29,8 +29,7 @@ class Registry:
         self.federation = place.federation()
         self._refused: bytes | None = None
         self._nodes: dict[str, int] = {}
-        self.versions: dict[str, str] = {}
-        """qfed's version at each site, as it said when it joined."""
+        self._agents: dict[bytes, str] = {}
         self.joined: frozenset[str] = frozenset()
         """Sites in the run that is under way."""
         self._apply()
@@ -75,10 +74,9 @@ class Registry:
         self._nodes = nodes
         log.info("federation version %d: %d sites may connect", self.federation.version, len(nodes))
 
-    @property
-    def names(self) -> dict[int, str]:
-        """Names of sites by node."""
-        return {node: name for name, node in self._nodes.items()}
+    def logged_in(self, key: bytes, agent: str) -> None:
+        """Note which program a site logged in with, e.g. qfed/0.1.0."""
+        self._agents[key] = agent[:64]
 
     def sites(self) -> tuple[SiteStatus, ...]:
         """Every site of the roster, in order of name."""
@@ -86,8 +84,10 @@ class Registry:
         found = []
         for name in sorted(site.name for site in self.federation.roster):
             node = nodes.get(self._nodes.get(name, -1))
-            status = SiteStatus(
-                name, self._nodes.get(name), "registered", None, self.versions.get(name), name in self.joined
-            )
-            found.append(status if node is None else replace(status, status=node.status, last_seen=node.last_seen))
+            status = SiteStatus(name, self._nodes.get(name), joined=name in self.joined)
+            if node is not None:
+                agent = self._agents.get(node.key, "")
+                version = agent.removeprefix("qfed/") if agent.startswith("qfed/") else None
+                status = replace(status, status=node.status, last_seen=node.last_seen, version=version)
+            found.append(status)
         return tuple(found)

@@ -30,7 +30,7 @@ from qfed.secagg import Federation, Identity
 from qfed_server.ask import NoServer, ask
 
 QFED = Path(sys.executable).parent / "qfed"
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds after which anything that was waited for is given up."""
 
 SMALL = (
@@ -43,7 +43,7 @@ SMALL = (
     "training.averaging=0",
     "training.batch_size=30",
     "federation.strategy=fedavg",
-    "federation.deadline=60",
+    "federation.deadline=300",
     "simulation.compare=[]",
 )
 """A model of 19 parameters: everything but learning happens as in a large run."""
