@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -69,7 +70,9 @@ class SuperLink:
             runtime_dependency_install=False,
         )  # fmt: skip
         try:
-            self.app: Any = create_app(config, SuperLinkLifespan)
+            with warnings.catch_warnings():  # how Flower configures Alembic is its own affair
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.app: Any = create_app(config, SuperLinkLifespan)
         except STORAGE as error:
             raise StateError(
                 f"{path} cannot be opened ({error}); it holds connections only, no run and no model: move it away and "
@@ -79,6 +82,11 @@ class SuperLink:
         self._state.activate_node = _taken_over(self._state)
         self._task: int | None = None
         self._end_all()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        for part in (self._state, self._state.object_store):
+            part._engine.dispose()
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,7 @@ class Server:
             log.info("stopping")
             self._queue.close()
             listeners.stop()
+            link.close()
 
     def _dashboard(self) -> Any:
         from qfed_server.dashboard import make_app

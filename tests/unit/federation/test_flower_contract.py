@@ -35,6 +35,16 @@ INTERNALS = [
     ("flwr.supercore.primitives.asymmetric", "sign_message"),
     ("flwr.supercore.runtime_version_compatibility", "RuntimeVersionMetadata"),
     ("flwr.supernode.fleet_http_client", "FleetHttpClient"),
+    # qfed._flower.superlink and qfed._flower.link_grid
+    ("flwr.common.constant", "HEARTBEAT_PATIENCE"),
+    ("flwr.common.constant", "NOOP_ACCOUNT_NAME"),
+    ("flwr.common.constant", "NOOP_FLWR_AID"),
+    ("flwr.supercore.constant", "TaskType"),
+    ("flwr.supercore.object_store", "NoObjectInStoreError"),
+    ("flwr.superlink.auth_plugin", "NoOpControlAuthnPlugin"),
+    ("flwr.superlink.cli.flower_superlink", "SuperLinkLifespan"),
+    ("flwr.superlink.config_loader", "SuperLinkLifespanConfig"),
+    ("flwr.superlink.main", "create_app"),
 ]
 
 
