@@ -1,4 +1,4 @@
-"""The ServerApp's Grid on the state of a real SuperLink, with nodes that are played here: who is asked again, and when."""
+"""The ServerApp's Grid on the state of a real SuperLink, with nodes played here: who is asked again, and when."""
 
 from __future__ import annotations
 
