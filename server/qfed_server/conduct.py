@@ -67,7 +67,7 @@ def conduct(grid: Grid, folder: RunFolder, tell: Tell, *, grace: float, began: f
         if not folder.begun:
             folder.begin(folder.run, np.empty(0, np.float32), COUNTS, 1.0)
         run_synthesis(grid, folder, cohort)
-        conclude_synthesis(folder, config, {"total": time.monotonic() - began})
+        conclude_synthesis(folder, config, {"total": round(time.time() - began, 3)})
         return
     if not folder.begun:
         facts, vector = _ask_facts(cohort, folder.run, config.training.rounds, -(-config.training.rounds // _POINTS))
