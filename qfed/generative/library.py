@@ -89,6 +89,11 @@ LIBRARY: Mapping[str, Entry] = MappingProxyType(
             "Benedetti et al., npj Quantum Inf. 5, 45 (2019)",
             "qfed.generative.born:Born",
         ),
+        "rbm": Entry(
+            "restricted Boltzmann machine with hidden units: local, from the records themselves, without privacy",
+            "Hinton, Neural Computation 14, 1771 (2002)",
+            "qfed.generative.rbm:RestrictedBoltzmann",
+        ),
     }
 )
 

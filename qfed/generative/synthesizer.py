@@ -13,7 +13,7 @@ Shapes  records as bits (N, n + t)      Errors  ConfigError for a folder that ho
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,9 @@ from qfed.config import SynthConfig
 from qfed.errors import ConfigError, SpendingCapReached
 from qfed.generative.leap import meter_for
 from qfed.generative.library import Generator, Progress, create, kind, silent
+from qfed.generative.rbm import RestrictedBoltzmann
 from qfed.generative.release import Release, read_arrays, write_arrays
-from qfed.generative.statistics import Bits
+from qfed.generative.statistics import Bits, PairCounts
 from qfed.quantum.spending import counted_by, current_meter
 
 FORMAT = "qfed generator 1"
@@ -70,6 +71,21 @@ class Synthesizer:
                 fitted.append(create(config, chosen).fit(part.shrunk(config.shrink), own, tell))
         progress(1, 1)
         return cls(config, chosen, release, tuple(fitted), account)
+
+    @classmethod
+    def fit_records(
+        cls,
+        config: SynthConfig,
+        bits: Bits,
+        names: Sequence[str],
+        rng: np.random.Generator,
+        progress: Progress = silent,
+    ) -> Self:
+        """Fit the RBM to coded records (N, n + t) themselves; the release says that nothing is protected."""
+        machine = RestrictedBoltzmann.of(config)
+        with _counted(config, "rbm", None):
+            machine.fit_records(bits, rng, progress)
+        return cls(config, "rbm", Release.of(PairCounts.exact(bits, names)), (machine,))
 
     def sample(self, count: int, rng: np.random.Generator) -> Bits:
         """`count` records (count, n + t), of every class as many as its share gives."""
@@ -127,7 +143,7 @@ class Synthesizer:
 
 
 def _remote(config: SynthConfig, name: str) -> bool:
-    return name == "boltzmann" and config.sampler == "qpu"
+    return name in ("boltzmann", "rbm") and config.sampler == "qpu"
 
 
 def _refuse_too_many_reads(config: SynthConfig, name: str, parts: int) -> None:

@@ -14,6 +14,7 @@ from qfed.generative.boltzmann import Boltzmann, inverse_temperature
 from qfed.generative.embedded import EmbeddedAnnealer, SimulatedSystem, read_chains
 from qfed.generative.library import create
 from qfed.generative.pairwise import boltzmann_law, moments
+from qfed.generative.rbm import RestrictedBoltzmann
 from qfed.generative.statistics import PairCounts
 
 READS = 20_000
@@ -124,3 +125,21 @@ def test_a_chain_strength_beyond_the_device_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"chain_strength=3 is beyond the range of simulated Zephyr; use at most 2"):
         annealer_for(SynthConfig(sampler="mock", chain_strength=3.0), 4)
     assert annealer_for(SynthConfig(sampler="mock", chain_strength=1.0), 4).report()["qubits"] >= 4
+
+
+@pytest.mark.slow
+def test_a_machine_with_hidden_units_learns_more_than_pairs_and_takes_no_release() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(0, 2, (2, 800, 1))
+    parity = np.concatenate([first, second, first ^ second], axis=1).astype(np.uint8)  # no pair tells anything
+    config = SynthConfig(generator="rbm", hidden=6, steps=400, reads=400, learning_rate=0.5)
+    machine = RestrictedBoltzmann.of(config).fit_records(parity, rng)
+    found = machine.sample(2000, np.random.default_rng(1))
+    assert np.mean(found[:, 0] ^ found[:, 1] ^ found[:, 2]) < 0.2  # independent bits give 0.5
+    again = RestrictedBoltzmann.restore(config, machine.state())
+    np.testing.assert_array_equal(
+        again.sample(50, np.random.default_rng(1)), machine.sample(50, np.random.default_rng(1))
+    )
+    assert again.describe() == machine.describe()
+    with pytest.raises(ConfigError, match="learns from records, not from a release"):
+        machine.fit(PairCounts.exact(parity), rng)

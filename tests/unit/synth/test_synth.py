@@ -149,6 +149,15 @@ def test_a_copy_of_the_counted_records_is_found_out() -> None:
     assert margins_apart(counted, np.zeros_like(counted))[0] == pytest.approx(counted.mean(), abs=1e-9)
 
 
+def test_hidden_units_are_local_and_said_to_protect_nobody(config: Path, tmp_path: Path) -> None:
+    rbm = ["synth.generator=rbm", "synth.hidden=3", "synth.steps=5", "synth.reads=20"]
+    with pytest.raises(ConfigError, match=r"trains on the records themselves and protects nobody; say --no-privacy"):
+        fit_source(config, rbm, out=tmp_path / "fit")
+    fit = fit_source(config, rbm, no_privacy=True, out=tmp_path / "fit")
+    assert NO_PRIVACY in said(fit_page(fit.model, fit.told))
+    assert Fitted.load(tmp_path / "fit").draw(40, np.random.default_rng(0)).x.shape == (40, 4)
+
+
 def test_a_folder_that_holds_no_release_is_told(config: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match=r"holds no statistics\.json"):
