@@ -252,9 +252,12 @@ def child_hundred(folder: Path) -> None:
 
     turn = threading.Lock()
     agents = [agent_for(site.parent, turn=turn) for site in sorted(folder.glob("site-*/site.toml"))]
-    for agent in agents:
-        signal.signal(signal.SIGTERM, lambda *_: [one.stop() for one in agents])
-        threading.Thread(target=agent.serve).start()
+    threads = [threading.Thread(target=agent.serve) for agent in agents]
+    signal.signal(signal.SIGTERM, lambda *_: [agent.stop() for agent in agents])
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def resident(pid: int) -> float:
