@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from qfed.config import RunConfig, load_config
-from qfed.errors import SpendingCapReached
+from qfed.errors import MissingExtra, SpendingCapReached
 
 
 def simulate(
@@ -22,6 +23,9 @@ def simulate(
     out: Annotated[Path | None, typer.Option("--out", help="Folder for results, model and report.")] = None,
     engine: Annotated[str | None, typer.Option("--engine", help="inprocess, or ray (with the extra sim).")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier simulation in OUT.")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit/--no-fit", help='kind = "synthesize": fit and try the generator in OUT/synth.')
+    ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of sites and aggregator.")] = False,
 ) -> None:
@@ -30,6 +34,8 @@ def simulate(
     console = Console()
     if resolved.kind == "synthesize":
         _synthesize(resolved, out, force, quiet, verbose, console)
+        if fit and out is not None:
+            _fit(resolved, out, console)
         return
     with console.status("loading the libraries"):
         from qfed.federation.device_use import estimate
@@ -105,4 +111,17 @@ def _synthesize(config: RunConfig, out: Path | None, force: bool, quiet: bool, v
         return
     for what, name in (("report", "report.html"), ("data", "result.json"), ("counts", "statistics.npz")):
         typer.echo(f"{what + ':':8}{out / name}")
-    typer.echo(f"simulated records: qfed synth fit {out}")
+
+
+def _fit(config: RunConfig, out: Path, console: Console) -> None:
+    """What a person would do next, on the simulation's own records."""
+    from qfed.cli import synth
+
+    open_counts = ["--no-privacy"] if config.privacy.mode == "off" else []
+    try:
+        synth.fit(out, out=out / "synth", no_privacy=bool(open_counts))
+    except MissingExtra as error:
+        then = " ".join(["qfed synth fit", str(out), "--out", str(out / "synth"), *open_counts])
+        console.print(f"[yellow]no generator was fitted:[/] {escape(str(error))}; then: {then}", soft_wrap=True)
+        return
+    synth.evaluate(out / "synth", quick=True, out=out / "synth")
