@@ -35,6 +35,7 @@ from qfed.privacy.ledger import Ledger
 from qfed.privacy.metrics_plan import MetricsPlan
 from qfed.privacy.moments import Moments
 from qfed.privacy.noise import poisson_sample
+from qfed.privacy.open_plan import OpenPlan
 from qfed.privacy.rounds import Opened, Read, Receipt, Task, only, records, train_all
 from qfed.privacy.shared_plan import SharedPlan
 from qfed.privacy.shares import Shares, accounted
@@ -203,73 +204,6 @@ def _sigma(privacy: PrivacyConfig, rate: float, steps: int, delta: float) -> flo
             f"{privacy.epsilon:g}; use at least {math.ceil(needed * 1e4) / 1e4:g}, or leave noise_multiplier out"
         )
     return sigma
-
-
-@dataclass(frozen=True)
-class OpenPlan:
-    """Mode off: the same loop without clipping, noise and ledger, its sampling seeded."""
-
-    local_steps: int
-    sampling_rate: float
-    batch_size: float
-
-    @property
-    def noise_multiplier(self) -> None:
-        """None: no noise."""
-
-    @property
-    def delta(self) -> None:
-        """None: no guarantee."""
-
-    def epsilon(self, rounds: int) -> None:
-        """None: no guarantee."""
-
-    def describe(self) -> dict[str, str | float | None]:
-        """See Plan."""
-        return {"mode": "off", "epsilon": None, "delta": None, "noise_multiplier": None, "clip_norm": None}
-
-    def train_round(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        read: Read,
-        *,
-        optimizer: MakeOptimizer,
-        ledger: Ledger | None,
-        dataset: str,
-        run: str,
-        round: int,
-        rng: np.random.Generator | None,
-    ) -> Receipt:
-        """See Plan."""
-        task = Task(flat(model), read, ledger, dataset, run, round, rng)
-        receipt = only(self.train_rounds(model, loss, [task], optimizer=optimizer))
-        write(model, task.weights)
-        return receipt
-
-    def train_rounds(
-        self, model: nn.Module, loss: Loss, tasks: Sequence[Task], *, optimizer: MakeOptimizer
-    ) -> list[Receipt | Exception]:
-        """See Plan."""
-
-        def train(sites: Sequence[Opened]) -> None:
-            drawn = [(site.task.rng, len(site.y)) for site in sites if site.task.rng is not None]
-            train_sites(
-                model, loss, sites, optimizer=optimizer, steps=self.local_steps, clip_norm=None,
-                sample=lambda: np.flatnonzero(np.concatenate([g.random(n) for g, n in drawn]) < self.sampling_rate),
-                release=lambda total: total / self.batch_size,
-            )  # fmt: skip
-
-        return train_all(tasks, open=self._open, train=train, close=lambda _: Receipt(self.local_steps, None))
-
-    def _open(self, task: Task) -> Opened:
-        if task.ledger is not None:
-            raise LocalProtocolError(
-                'privacy.mode="off" charges no ledger, but one was given; was a private run meant?'
-            )
-        if task.rng is None:
-            raise LocalProtocolError('privacy.mode="off" samples from a seeded generator, got rng=None; pass one')
-        return Opened(task, *records(task.read))
 
 
 @dataclass(frozen=True)
