@@ -60,7 +60,7 @@ class Server:
         from starlette.applications import Starlette
         from starlette.routing import Mount
 
-        from qfed._flower.superlink import SuperLink
+        from qfed._flower.superlink import STORAGE, SuperLink
         from qfed_server.control import routes
         from qfed_server.dashboard import MOUNT
         from qfed_server.listeners import FleetOnly, Listeners, Split, bind_public
@@ -90,10 +90,13 @@ class Server:
         beat = time.monotonic()
         try:
             while not stop.wait(min(config.poll, _BEAT)):
-                self._registry.look()
-                if time.monotonic() - beat >= _BEAT:
-                    beat = time.monotonic()
-                    link.keep_alive()
+                try:
+                    self._registry.look()
+                    if time.monotonic() - beat >= _BEAT:
+                        beat = time.monotonic()
+                        link.keep_alive()
+                except STORAGE as error:
+                    log.error("the server cannot write its state (%s); make room", error)
                 if not listeners.alive or not self._queue.alive:
                     raise StateError("a part of the server has ended by itself; see its log, and start it again")
         finally:

@@ -13,6 +13,7 @@ and by the next writer.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import time
@@ -24,6 +25,8 @@ from typing import Any, Literal
 from qfed.config import RunConfig, to_toml
 from qfed.errors import ConfigError, StateError
 from qfed.federation.files import write_atomically
+
+log = logging.getLogger("qfed.server")
 
 Status = Literal["queued", "running", "completed", "stopped", "failed"]
 ENDED = ("completed", "stopped", "failed")
@@ -116,9 +119,16 @@ def submit(runs: Path, config: RunConfig, federation: bytes) -> Journal:
 
 
 def all_runs(runs: Path) -> list[Journal]:
-    """Every run, in the order of submission."""
-    found = [Journal(file.parent) for file in runs.glob("*/state.json") if not file.parent.name.startswith(".")]
-    return sorted(found, key=lambda journal: (journal.state.submitted, journal.run))
+    """Every run whose state can be read, in the order of submission."""
+    found = []
+    for file in runs.glob("*/state.json"):
+        journal = Journal(file.parent)
+        if not journal.run.startswith("."):
+            try:
+                found.append((journal.state.submitted, journal.run, journal))
+            except StateError as error:  # one damaged folder is no reason to lose sight of the others
+                log.warning("%s", error)
+    return [journal for _, _, journal in sorted(found, key=lambda item: item[:2])]
 
 
 def find(runs: Path, run: str) -> Journal:

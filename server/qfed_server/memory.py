@@ -64,6 +64,11 @@ class EpochMemory:
             return None
         return KeptEpoch(int(self._known["first_round"]), self._body.read_bytes())
 
+    def give_up(self) -> None:
+        """Go on with no epoch that was: the next round begins another."""
+        if self._known["first_round"] is not None:
+            self._put(first_round=None, fixed=None)
+
     def fix(self, round: int, survivors: Sequence[str]) -> None:
         """Remember of whom the sum of `round` is, before anybody is asked to open it."""
         self._put(fixed=[round, list(survivors)])

@@ -18,7 +18,7 @@ from threading import Event, Lock, Thread
 from qfed._flower import Context, RecordDict
 from qfed._flower.link_grid import Interrupted
 from qfed._flower.superlink import STORAGE, SuperLink
-from qfed.errors import ConfigError, QfedError
+from qfed.errors import ConfigError, QfedError, StateError
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed_server.app import app
 from qfed_server.conduct import facts_of, hand_over
@@ -115,11 +115,15 @@ class Queue:
         try:
             if self._closing.is_set():
                 return
-            if resumed:
-                done = folder.checkpoint().round if folder.begun else 0
-                journal.tell("resumed", round=done)
-                log.info("run=%s goes on after round %d", journal.run, done)
-            status, why = self._attempt(journal, folder, stop)
+            try:
+                if resumed:
+                    done = folder.checkpoint().round if folder.begun else 0
+                    journal.tell("resumed", round=done)
+                    log.info("run=%s goes on after round %d", journal.run, done)
+                status, why = self._attempt(journal, folder, stop)
+            except StateError as error:
+                log.error("run=%s failed: %s", journal.run, error)
+                status, why = "failed", str(error)
         finally:
             self._on_sites(frozenset())
             with self._lock:

@@ -129,6 +129,8 @@ def _joined_by_others(grid: Grid, folder: RunFolder, cohort: Cohort, memory: Epo
     """The cohort with the sites that are there and are not in it yet, if there are any."""
     if set(grid.get_node_ids()) <= cohort.exchange.nodes:
         return cohort
+    if memory is not None:
+        memory.give_up()
     try:
         return gather(grid, folder, memory, wait=0.0)
     except QuorumLost:

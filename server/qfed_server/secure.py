@@ -84,6 +84,8 @@ class SecureChannel:
         outcome = self._sum(epoch, kind, round, layout, model)
         if all(cohort.failure is None for cohort in epoch.cohorts):
             self._epoch = epoch
+        elif self._memory is not None:
+            self._memory.give_up()
         return outcome
 
     def _ask(

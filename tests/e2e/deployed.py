@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any, Self
 
 from qfed.config import RunConfig, ServerConfig, SiteConfig, SitePolicy, load_config, to_toml
@@ -80,6 +81,7 @@ class Deployment:
         self.names = tuple(f"site-{index}" for index in range(sites))
         self.coordinator, self.data = folder / "coordinator", folder / "server"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._readers: dict[str, Thread] = {}
         self.records: list[SiteData] = partition(load(self.config.data), self.config.data, sites, self.config.seed)
         self.identities = {name: Identity.generate(name, node=True) for name in self.names}
         self._found()
@@ -149,17 +151,24 @@ class Deployment:
             self.kill(name)
 
     def start(self, name: str, command: Sequence[str | Path], **environment: str) -> subprocess.Popen[bytes]:
-        """Start a process whose output goes to NAME.log."""
-        with (self.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
-                [str(part) for part in command],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            )
-        self.processes[name] = process
+        """Start a process whose output goes to NAME.log, by way of this process: its own disk may be full."""
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+        reader = Thread(target=self._copy, args=(process, name), daemon=True)
+        reader.start()
+        self.processes[name], self._readers[name] = process, reader
         return process
+
+    def _copy(self, process: subprocess.Popen[bytes], name: str) -> None:
+        assert process.stdout is not None
+        with process.stdout as said, (self.folder / f"{name}.log").open("ab", buffering=0) as log:
+            for line in said:
+                log.write(line)
 
     def log(self, name: str) -> str:
         """What a process has said so far."""
@@ -190,7 +199,9 @@ class Deployment:
         process = self.processes.pop(name)
         if process.poll() is None:
             process.send_signal(number)
-        return process.wait(PATIENCE)
+        status = process.wait(PATIENCE)
+        self._readers.pop(name).join(PATIENCE)
+        return status
 
     # -- the operator --------------------------------------------------------------------------------------------
 

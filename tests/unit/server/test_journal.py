@@ -52,6 +52,8 @@ def test_the_state_is_changed_field_by_field(tmp_path: Path) -> None:
     (journal.path / "state.json").write_text('{"status": ')
     with pytest.raises(StateError, match="damaged"):
         _ = journal.state
+    other = submit(tmp_path, small(), b"{}")
+    assert all_runs(tmp_path) == [other], "one damaged folder does not hide the others"
 
 
 def test_a_run_is_found_by_the_beginning_of_its_name(tmp_path: Path) -> None:

@@ -28,6 +28,10 @@ def test_an_epoch_is_kept_until_another_one_is_begun(tmp_path: Path) -> None:
     assert (kept.first_round, kept.body) == (3, b"epoch")
     memory.begin(4)
     assert EpochMemory(tmp_path).epoch() is None
+    memory.keep(4, b"other")
+    memory.give_up()
+    assert EpochMemory(tmp_path).epoch() is None, "a round of it failed"
+    assert memory.begin(1) == 5
 
 
 def test_survivors_are_those_of_one_round_of_one_epoch(tmp_path: Path) -> None:
