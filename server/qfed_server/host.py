@@ -96,7 +96,7 @@ class Server:
                         beat = time.monotonic()
                         link.keep_alive()
                 except STORAGE as error:
-                    log.error("the server cannot write its state (%s); make room", error)
+                    log.error("the server cannot write its state (%s); make room", str(error).partition("\n")[0])
                 if not listeners.alive or not self._queue.alive:
                     raise StateError("a part of the server has ended by itself; see its log, and start it again")
         finally:

@@ -92,7 +92,7 @@ class Queue:
             except STORAGE as error:
                 log.error(
                     "run=%s cannot go on, its state cannot be written (%s); make room, it is tried again every %g s",
-                    journal.run, error, _RETRY,
+                    journal.run, str(error).partition("\n")[0], _RETRY,
                 )  # fmt: skip
                 self._closing.wait(_RETRY)
             except Exception:
