@@ -124,7 +124,12 @@ def plan_for(config: RunConfig) -> AnyPlan:
     if training.method == "dp_zo":
         probe = Probe(training.directions, training.smoothing, training.local_steps)
         if privacy.mode in ("local", "off"):
-            return _zeroth_plan(config, probe)
+            steps, rate, private = (
+                training.rounds * training.local_steps,
+                training.sampling_rate,
+                privacy.mode == "local",
+            )
+            return ZerothPlan.of(config, probe, _sigma(privacy, rate, steps, privacy.delta) if private else None)
     if privacy.mode == "off":
         return OpenPlan(training.local_steps, training.sampling_rate, training.batch_size)
     if privacy.mode == "local":
@@ -147,24 +152,6 @@ def plan_for(config: RunConfig) -> AnyPlan:
         training.local_steps, training.batch_size, training.sampling_rate, training.rounds, privacy.clip_norm,
         privacy.delta, shares,
     )  # fmt: skip
-
-
-def _zeroth_plan(config: RunConfig, probe: Probe) -> ZerothPlan:
-    training, privacy = config.training, config.privacy
-    private = privacy.mode == "local"
-    steps = training.rounds * training.local_steps
-    return ZerothPlan(
-        probe=probe,
-        sampling_rate=training.sampling_rate,
-        batch_size=training.batch_size,
-        rounds=training.rounds,
-        learning_rate=training.learning_rate,
-        momentum=training.momentum,
-        proximal=config.federation.proximal_mu if config.federation.strategy == "fedprox" else 0.0,
-        clip_norm=privacy.clip_norm if private else None,
-        noise_multiplier=_sigma(privacy, training.sampling_rate, steps, privacy.delta) if private else None,
-        delta=privacy.delta if private else None,
-    )
 
 
 def metrics_plan_for(config: RunConfig) -> MetricsPlan | None:

@@ -15,11 +15,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from torch import nn
 
+from qfed.config import RunConfig
 from qfed.errors import LocalProtocolError
 from qfed.privacy.accounting import Releases, epsilon_of
 from qfed.privacy.clipping import noisy_mean
@@ -44,6 +46,23 @@ class ZerothPlan:
     clip_norm: float | None
     noise_multiplier: float | None
     delta: float | None
+
+    @classmethod
+    def of(cls, config: RunConfig, probe: Probe, noise_multiplier: float | None) -> Self:
+        """The plan of a configuration, with noise (mode local) or (None) without."""
+        training, privacy, private = config.training, config.privacy, noise_multiplier is not None
+        return cls(
+            probe=probe,
+            sampling_rate=training.sampling_rate,
+            batch_size=training.batch_size,
+            rounds=training.rounds,
+            learning_rate=training.learning_rate,
+            momentum=training.momentum,
+            proximal=config.federation.proximal_mu if config.federation.strategy == "fedprox" else 0.0,
+            clip_norm=privacy.clip_norm if private else None,
+            noise_multiplier=noise_multiplier,
+            delta=privacy.delta if private else None,
+        )
 
     @property
     def local_steps(self) -> int:
