@@ -30,6 +30,7 @@ from qfed.cli import (
     server,
     simulate,
     site,
+    study,
     synth,
     track,
     warmup,
@@ -84,6 +85,7 @@ app.add_typer(model.app, name="model")
 app.add_typer(models.app, name="models")
 app.add_typer(server.app, name="server")
 app.add_typer(site.app, name="site")
+app.add_typer(study.app, name="study")
 app.add_typer(synth.app, name="synth")
 for _plugin in entry_points(group="qfed.commands"):
     app.add_typer(_plugin.load(), name=_plugin.name)

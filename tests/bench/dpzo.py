@@ -104,7 +104,7 @@ def _shuffled(data: Sequence[SiteData], rng: np.random.Generator) -> list[SiteDa
     """Labels of the training records permuted over all sites."""
     labels = rng.permutation(np.concatenate([site.train.y for site in data]))
     cuts = np.split(labels, np.cumsum([len(site.train) for site in data])[:-1])
-    return [SiteData(site.name, Records(site.train.x, y), site.test) for site, y in zip(data, cuts, strict=True)]
+    return [SiteData(Records(site.train.x, y), site.test, site.name) for site, y in zip(data, cuts, strict=True)]
 
 
 def figures(folder: Path, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
