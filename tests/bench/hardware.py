@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import dpzo  # tests/bench/dpzo.py
 import numpy as np
 import pennylane as qml
 from report import finish  # tests/bench/report.py
@@ -233,6 +234,9 @@ def main() -> None:
         return forest(coding_of(config).encode(records_of(config)[0]), 10, seed)
 
     tell("breast n = 10: random forest trained on the real records", mean(real), "", None, "higher")
+    if arguments.only in "DP-ZO":
+        with tempfile.TemporaryDirectory() as folder:
+            figures.extend(dpzo.figures(Path(folder), dpzo.SEEDS[: len(seeds)]))
     packages = ("pennylane", "amazon-braket-sdk", "amazon-braket-default-simulator", "torch", "scikit-learn")
     finish("Quantum hardware, simulated", figures, packages, arguments.json)
 
