@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 import typer
 from pydantic import BaseModel
@@ -63,12 +63,17 @@ def prices() -> None:
     typer.echo(shipped_prices().read_text(encoding="utf-8"), nl=False)
 
 
-def _sections() -> dict[str, type[BaseModel]]:
-    return {
-        name: field.annotation
-        for name, field in RunConfig.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-    }
+def _sections(model: type[BaseModel] = RunConfig, path: str = "") -> dict[str, type[BaseModel]]:
+    """Sections by their path, with those inside of others (quantum.noise)."""
+    found: dict[str, type[BaseModel]] = {}
+    for name, field in model.model_fields.items():
+        if _is_section(field.annotation):
+            found |= {path + name: field.annotation, **_sections(field.annotation, f"{path}{name}.")}
+    return found
+
+
+def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def _fields(name: str, model: type[BaseModel]) -> Table:
@@ -78,7 +83,7 @@ def _fields(name: str, model: type[BaseModel]) -> Table:
         table.add_column(heading, ratio=share, overflow="fold")
     properties: dict[str, Any] = model.model_json_schema()["properties"]
     for key, field in model.model_fields.items():
-        if key in _sections() and not name:
+        if _is_section(field.annotation):
             continue
         default = "" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
         cells = (key, _type_of(properties[key]), default, field.description or "")
