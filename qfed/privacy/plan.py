@@ -124,12 +124,9 @@ def plan_for(config: RunConfig) -> AnyPlan:
     if training.method == "dp_zo":
         probe = Probe(training.directions, training.smoothing, training.local_steps)
         if privacy.mode in ("local", "off"):
-            steps, rate, private = (
-                training.rounds * training.local_steps,
-                training.sampling_rate,
-                privacy.mode == "local",
-            )
-            return ZerothPlan.of(config, probe, _sigma(privacy, rate, steps, privacy.delta) if private else None)
+            steps, private = training.rounds * training.local_steps, privacy.mode == "local"
+            sigma = _sigma(privacy, training.sampling_rate, steps, privacy.delta) if private else None
+            return ZerothPlan.of(config, probe, sigma)
     if privacy.mode == "off":
         return OpenPlan(training.local_steps, training.sampling_rate, training.batch_size)
     if privacy.mode == "local":
