@@ -38,7 +38,7 @@ BIN = Path(sys.executable).parent
 BODY, SITES = 4096, 2
 PATIENCE = 180.0
 LARGE = (
-    "data.source=digits", "model.kind=twin", "model.wires=20", "model.layers=140", "training.rounds=1",
+    "data.source=digits", "model.kind=twin", "model.wires=20", "model.layers=106", "training.rounds=1",
     "training.local_steps=1", "training.averaging=0", "training.batch_size=14", "federation.strategy=fedavg",
     "federation.deadline=600",
 )  # fmt: skip
@@ -276,7 +276,7 @@ def loopback(folder: Path) -> dict[str, float]:
     """Memory at rest, and the time of a whole run of three agents."""
     from deployed import Deployment
 
-    with Deployment(folder) as lab:
+    with Deployment(folder, "federation.deadline=300") as lab:
         start = time.monotonic()
         server = lab.start_server()
         lab.start_sites()
