@@ -21,6 +21,7 @@ from qfed.cli import (
     client,
     config,
     dashboard,
+    doctor,
     federation,
     ledger,
     model,
@@ -68,6 +69,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("predict")(predict.predict)
 app.command("warmup")(warmup.warmup)
 app.command("track")(track.track)
+app.command("doctor")(doctor.doctor)
 app.command("dashboard")(dashboard.dashboard)
 for _command, _work in (
     ("submit", runs.submit),
