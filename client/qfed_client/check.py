@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from qfed.config import DataBinding, RunConfig, SiteConfig, load_config, load_site
+from qfed.config import DataBinding, RunConfig, SiteConfig, load_config, load_site, replace
 from qfed.data import SiteData, hold_out, read_bound
 from qfed.data.load import columns_of, encode
 from qfed.data.survey import Finding, survey
@@ -70,7 +70,8 @@ class Checked:
 
 def check(folder: Path, config_file: Path, *, now: datetime) -> Checked:
     """Check the site in `folder` against the run in `config_file`."""
-    site, run = load_site(folder / "site.toml"), load_config(config_file)
+    site = load_site(folder / "site.toml")
+    run = _as_submitted(load_config(config_file), folder, site)
     if site.data is None:
         raise ConfigError(f"{folder / 'site.toml'} binds no table; add [data] with source or url_env (qfed site init)")
     refusals = _refusals(folder, site, run, now)
@@ -84,6 +85,14 @@ def check(folder: Path, config_file: Path, *, now: datetime) -> Checked:
     trial = None if data is None or refusals else _try(folder, site, run, data)
     train, test = (None, None) if data is None else (len(data.train), len(data.test))
     return Checked(site, run, table.rows, train, test, findings, refusals, trial, reading)
+
+
+def _as_submitted(run: RunConfig, folder: Path, site: SiteConfig) -> RunConfig:
+    """The run with as many sites as the roster has, as qfed submit does it, unless its file says how many."""
+    file = folder / "federation.json"
+    if "sites" in run.federation.model_fields_set or not file.exists():
+        return run
+    return replace(run, {"federation.sites": len(Federation.load(file, site.coordinator).roster)})
 
 
 def describe_source(binding: DataBinding) -> str:

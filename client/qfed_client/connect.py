@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.util
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,11 @@ import qfed
 from qfed._flower.fleet import Clock, Fleet, utc_now
 from qfed.config import load_site
 from qfed.errors import ConfigError, MissingExtra
+from qfed.federation import certificates
 from qfed.secagg import Federation, Identity
 from qfed_client.agent import Agent, App
+
+log = logging.getLogger("qfed.agent")
 
 
 @contextmanager
@@ -48,6 +52,12 @@ def agent_for(
         raise ConfigError(
             f"there is no certificate of the aggregator's authority at {authority}; its operator hands it out (ca.crt)"
         )
+    try:  # the connection itself decides; this only says why it may fail soon
+        soon = certificates.expiry(authority, clock(), authority=True)
+    except ConfigError as error:
+        soon = str(error)
+    if soon is not None:
+        log.warning("%s", soon)
     for package in ("torch", "pennylane"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "client")

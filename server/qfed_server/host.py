@@ -28,6 +28,7 @@ from qfed_server.status import SiteStatus
 log = logging.getLogger("qfed.server")
 
 _BEAT = 5.0
+_DAY = 86400.0
 
 
 class Server:
@@ -87,7 +88,7 @@ class Server:
         self._queue.start()
         log.info("serving sites on %s:%d, the operator on %s", config.listen, config.port, place.socket)
         ready()
-        beat = time.monotonic()
+        beat = day = time.monotonic()
         try:
             while not stop.wait(min(config.poll, _BEAT)):
                 try:
@@ -97,6 +98,9 @@ class Server:
                         link.keep_alive()
                 except STORAGE as error:
                     log.error("the server cannot write its state (%s); make room", str(error).partition("\n")[0])
+                if time.monotonic() - day >= _DAY:
+                    day = time.monotonic()
+                    self._look_at_certificates()
                 if not listeners.alive or not self._queue.alive:
                     raise StateError("a part of the server has ended by itself; see its log, and start it again")
         finally:
@@ -104,6 +108,14 @@ class Server:
             self._queue.close()
             listeners.stop()
             link.close()
+
+    def _look_at_certificates(self) -> None:
+        """Tell of an end that is near; one that has come stops no run that its sites are still connected for."""
+        try:
+            for warning in self.place.check_certificate():
+                log.warning("%s", warning)
+        except ConfigError as error:
+            log.error("%s", error)
 
     def _dashboard(self) -> Any:
         from qfed_server.dashboard import make_app
