@@ -121,7 +121,7 @@ def test_a_site_that_is_alright(place: Path, served: Callable[..., None]) -> Non
             "keys",
             "table",
         ),
-        *("ledger", "audit log", "authority", "TCP", "TLS", "server's certificate", "health", "clock"),
+        *("table", "ledger", "audit log", "authority", "TCP", "TLS", "server's certificate", "health", "clock"),
     }
     secrets = [v for k, v in json.loads((place / "a" / "identity.key").read_text()).items() if k.endswith("_secret")]
     assert len(secrets) == 3
