@@ -173,7 +173,7 @@ class Queue:
         try:
             hand_over(self._link.begin(journal.run, stop=stop, patience=self._patience), folder, grace=self._patience)
         except (QfedError, Interrupted) as error:
-            log.warning("run=%s was stopped and leaves no result: %s", journal.run, error or "the server stops")
+            log.warning("run=%s was stopped and leaves no result: %s", journal.run, str(error) or "the server stops")
 
 
 class _Teller(logging.Handler):
