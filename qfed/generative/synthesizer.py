@@ -4,7 +4,7 @@
 
     model.json, model.npz             configuration, descriptions; each generator's arrays as K.NAME
     statistics.json, statistics.npz   the release (release.py), with its privacy statement
-    spending.db                       what a remote annealer was asked for, fit and samples together
+    spending.db                       what a remote device was asked for, fit and samples together
 
 All of it is post-processing of the release: no record is read, no privacy is spent.
 Shapes  records as bits (N, n + t)      Errors  ConfigError for a folder that holds no such model, and the generators'
@@ -23,10 +23,11 @@ import numpy as np
 
 from qfed.config import SynthConfig
 from qfed.errors import ConfigError, SpendingCapReached
-from qfed.generative.leap import meter_for
+from qfed.generative import leap
 from qfed.generative.library import Generator, Progress, create, kind, silent
 from qfed.generative.rbm import RestrictedBoltzmann
 from qfed.generative.release import Release, read_arrays, write_arrays
+from qfed.generative.rigetti import backends
 from qfed.generative.statistics import Bits, PairCounts
 from qfed.quantum.spending import counted_by, current_meter
 
@@ -44,7 +45,7 @@ class Synthesizer:
     release: Release
     generators: tuple[Generator, ...]
     account: Path | None = None
-    """File that keeps what a remote annealer was asked for."""
+    """File that keeps what a remote device was asked for."""
 
     @classmethod
     def fit(
@@ -143,13 +144,15 @@ class Synthesizer:
 
 
 def _remote(config: SynthConfig, name: str) -> bool:
+    if name == "born":
+        return config.born.backend in backends.REMOTE
     return name in ("boltzmann", "rbm") and config.sampler == "qpu"
 
 
 def _refuse_too_many_reads(config: SynthConfig, name: str, parts: int) -> None:
     """A fit whose reads are known to pass the cap is not begun."""
     needed = parts * (config.steps + 1) * config.reads
-    if _remote(config, name) and needed > config.most_shots:
+    if name != "born" and _remote(config, name) and needed > config.most_shots:
         raise SpendingCapReached(
             f"this fit takes {needed:,} reads ({parts} parts x {config.steps} steps and a check x {config.reads:,}), "
             f"but synth.most_shots={config.most_shots:,}; nothing was submitted; use fewer steps or reads, or raise it"
@@ -164,5 +167,6 @@ def _counted(config: SynthConfig, name: str, account: Path | None) -> Iterator[N
         return
     if account is not None:
         account.parent.mkdir(parents=True, exist_ok=True)
+    meter_for = backends.meter_for if name == "born" else leap.meter_for
     with counted_by(meter_for(config, file=account)):
         yield

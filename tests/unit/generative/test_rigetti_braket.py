@@ -17,11 +17,13 @@ from braket.emulation.pass_manager import EmulatorValidationError
 from qfed.config import BornConfig, SynthConfig
 from qfed.errors import CircuitError, ConfigError, MissingExtra, SpendingCapReached
 from qfed.generative.born import Born
+from qfed.generative.release import Release
 from qfed.generative.rigetti import backends, braket
 from qfed.generative.rigetti.calibration import LABEL, document, square
 from qfed.generative.rigetti.chip import Chip, Native, chip_of
 from qfed.generative.rigetti.routing import Compiled, compiled
 from qfed.generative.statistics import Bits, PairCounts
+from qfed.generative.synthesizer import Synthesizer
 from qfed.quantum.spending import Caps, Meter, counted_by
 
 
@@ -187,6 +189,23 @@ def test_nothing_is_sent_past_the_cap(trained: Born, monkeypatch: pytest.MonkeyP
     with pytest.raises(SpendingCapReached, match=r"synth\.most_shots"):
         machine.sample(3000, np.random.default_rng(0))
     assert service.shots == [3000]
+
+
+def test_all_classes_are_on_one_account(monkeypatch: pytest.MonkeyPatch, aws: Any, tmp_path: Path) -> None:
+    session, service = aws(document(square(2, 2)))
+    real = braket.aws_device
+    monkeypatch.setattr(backends.braket, "aws_device", lambda arn: real(arn, session))
+    bits = np.random.default_rng(0).integers(0, 2, (200, 3)).astype(np.uint8)
+    release = Release.exact(bits, ["a", "b", "target"], ["target"], np.array([[0], [1]]))
+    born = BornConfig(backend="braket", calibration_shots=50, steps=1)
+    config = SynthConfig(generator="born", most_shots=350, born=born)
+    rng = np.random.default_rng(0)
+    machine = Synthesizer.fit(config, release, rng, account=tmp_path / "spending.db")
+    assert machine.sample(100, rng).shape == (100, 3)
+    assert sum(service.shots) == 300
+    with pytest.raises(SpendingCapReached, match=r"synth\.most_shots"):
+        machine.sample(100, rng)
+    assert sum(service.shots) <= 350
 
 
 def test_more_shots_than_a_task_takes_are_several_tasks(aws: Any) -> None:
