@@ -66,8 +66,8 @@ class Tree:
 def mutual_information(stats: PairCounts) -> Floats:
     """I (n, n) in nats, 0 on the diagonal."""
     joint = stats.pairs
-    margin = np.stack([1 - stats.ones, stats.ones], axis=1)
-    product = margin[:, None, :, None] * margin[None, :, None, :]
+    # Each table's own margins: those of all tables agree up to rounding only, and a margin of 0 must be 0 in its table.
+    product = joint.sum(axis=3)[..., :, None] * joint.sum(axis=2)[..., None, :]
     told = np.asarray(entropy(joint.reshape(*joint.shape[:2], 4), product.reshape(*joint.shape[:2], 4), axis=2))
     told[np.arange(len(told)), np.arange(len(told))] = 0.0
     return np.asarray(np.maximum(told, 0.0))

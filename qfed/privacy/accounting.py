@@ -28,6 +28,15 @@ from scipy.stats import binom
 
 from qfed.errors import ConfigError
 
+RESERVED = 1e-9
+"""Share of delta that is kept for the distance of the sampled noise from its distribution."""
+
+
+def accounted(delta: float) -> float:
+    """The delta that is left for the mechanism itself."""
+    return delta * (1 - RESERVED)
+
+
 _GRIDS = (1e-3, 1e-4)
 _GRID_SHARE = 5e-3
 """The finer grid is taken where the coarse one may cost more than this share of epsilon: about T grid^2."""

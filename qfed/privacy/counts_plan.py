@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qfed.errors import LocalProtocolError
-from qfed.privacy.accounting import Releases, epsilon_of
+from qfed.privacy.accounting import Releases, accounted, epsilon_of
 from qfed.privacy.grid import GRID_STEPS
 from qfed.privacy.ledger import Ledger
 from qfed.privacy.moments import Moments
-from qfed.privacy.shares import Shares, accounted, check_exactness
+from qfed.privacy.shares import Shares, check_exactness
 
 KIND = "synthesize"
 """Of the charge in a ledger."""

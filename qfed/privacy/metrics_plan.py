@@ -18,11 +18,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from qfed.privacy.accounting import Releases, epsilon_of
+from qfed.privacy.accounting import Releases, accounted, epsilon_of
 from qfed.privacy.accounts import account
 from qfed.privacy.grid import METRICS_NORM
 from qfed.privacy.ledger import Ledger
-from qfed.privacy.shares import Shares, accounted, check_exactness
+from qfed.privacy.shares import Shares, check_exactness
 
 
 @dataclass(frozen=True)

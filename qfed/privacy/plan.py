@@ -27,7 +27,7 @@ from torch import nn
 
 from qfed.config import PrivacyConfig, RunConfig
 from qfed.errors import ConfigError, LocalProtocolError
-from qfed.privacy.accounting import Releases, calibrate, epsilon_of
+from qfed.privacy.accounting import Releases, accounted, calibrate, epsilon_of
 from qfed.privacy.clipping import noisy_mean
 from qfed.privacy.counts_plan import CountsPlan
 from qfed.privacy.gradients import Array, Loss, check
@@ -38,7 +38,7 @@ from qfed.privacy.noise import poisson_sample
 from qfed.privacy.open_plan import OpenPlan
 from qfed.privacy.rounds import Opened, Read, Receipt, Task, only, records, train_all
 from qfed.privacy.shared_plan import SharedPlan
-from qfed.privacy.shares import Shares, accounted
+from qfed.privacy.shares import Shares
 from qfed.privacy.site_plan import SitePlan
 from qfed.privacy.steps import MakeOptimizer, flat, train_sites, write
 from qfed.privacy.zeroth_order import Probe

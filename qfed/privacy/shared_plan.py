@@ -29,12 +29,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qfed.errors import LocalProtocolError
-from qfed.privacy.accounting import Releases, epsilon_of
+from qfed.privacy.accounting import Releases, accounted, epsilon_of
 from qfed.privacy.gradients import Loss, check
 from qfed.privacy.ledger import Ledger
 from qfed.privacy.noise import poisson_sample
 from qfed.privacy.rounds import Opened, Read, Task, only, records, train_all
-from qfed.privacy.shares import Shares, accounted, check_exactness
+from qfed.privacy.shares import Shares, check_exactness
 from qfed.privacy.steps import MakeOptimizer, clipped_sums, flat, write
 from qfed.privacy.zeroth_order import Probe, sums_along
 

@@ -21,7 +21,7 @@ privacy loss distribution, Renyi; subsampled, composed, adaptive) is one for N_Z
 b = 3 the factor is 1 +- 2^-254. In the same way the sum of n_min shares is N_Z(0, sigma_total^2) but for a factor
 1 +- sum_k e(s sqrt(k / (k + 1))) a coordinate (Kairouz, Liu, Steinke, ICML 2021, whose tau this is, to a constant).
 Both factors are pure additions to epsilon (`slack`), far below its last digit. The sampler's distance is an addition
-of (1 + e^epsilon) `distance` to delta, for which a billionth of delta is set apart (`accounted`).
+of (1 + e^epsilon) `distance` to delta, for which a billionth of delta is set apart (`accounting.accounted`).
 
 The ring: every coordinate of v_i is at most floor((2^(w-1) - 1) / sites) in magnitude, so no sum wraps; x_i / gamma is
 clamped to that less the greatest noise, and the bound is checked again after the noise.
@@ -39,16 +39,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qfed.errors import ConfigError, LocalProtocolError
+from qfed.privacy.accounting import RESERVED
 from qfed.privacy.discrete import DiscreteGaussian, discrete_gaussian, ripple
 from qfed.privacy.grid import GRID_STEPS, SMOOTHING, greatest_coordinate, share_stddev
-
-RESERVED = 1e-9
-"""Share of delta that is kept for the distance of the sampled noise from its distribution."""
-
-
-def accounted(delta: float) -> float:
-    """The delta that is left for the mechanism itself."""
-    return delta * (1 - RESERVED)
 
 
 @dataclass(frozen=True)

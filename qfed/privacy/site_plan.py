@@ -19,14 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from qfed.privacy.accounting import Releases, epsilon_of
+from qfed.privacy.accounting import Releases, accounted, epsilon_of
 from qfed.privacy.accounts import account
 from qfed.privacy.gradients import Loss
 from qfed.privacy.ledger import Ledger
 from qfed.privacy.noise import poisson_sample
 from qfed.privacy.rounds import Opened, Read, Task, only, train_all
 from qfed.privacy.shared_plan import Part, charged, settle
-from qfed.privacy.shares import Shares, accounted, check_exactness
+from qfed.privacy.shares import Shares, check_exactness
 from qfed.privacy.steps import MakeOptimizer, flat, train_sites, write
 
 

@@ -37,10 +37,9 @@ from qfed.federation.synthesis import COUNTS, coding_of, release_of
 from qfed.generative.library import create
 from qfed.generative.release import Release
 from qfed.models import build, loss, score
-from qfed.privacy.accounting import Releases, calibrate, epsilon_of
+from qfed.privacy.accounting import Releases, accounted, calibrate, epsilon_of
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import LocalPlan, Task, plan_for
-from qfed.privacy.shares import accounted
 from qfed.privacy.steps import MakeOptimizer, flat, write
 from qfed.simulation.folder import versions
 

@@ -66,6 +66,15 @@ def test_a_tree_of_independent_or_constant_bits_spans_all() -> None:
     assert len(Tree.of(PairCounts.exact(np.ones((3, 1), np.uint8))).sample(7, np.random.default_rng(0))) == 7
 
 
+def test_a_tree_of_noisy_counts_spans_all_where_a_margin_is_zero_but_for_rounding() -> None:
+    rng = np.random.default_rng(3)
+    mean = np.clip(rng.normal(0.8, 0.4, 12), -1.3, 1.3)
+    pair = np.outer(mean, mean) + rng.normal(0, 0.2, (12, 12))
+    stats = PairCounts.of_moments([f"b{i}" for i in range(12)], 100.0, 100 * mean, 100 * pair, 10.0, {})
+    assert (stats.ones == 0).any()
+    assert len(Tree.of(stats).order) == len(Tree.of(stats.shrunk()).order) == 11
+
+
 @pytest.mark.parametrize(("name", "bits"), [("independent", 5), ("pairwise", 5), ("pairwise", MOST_EXACT + 1)])
 def test_a_classical_generator_has_the_margins_and_comes_back_from_its_state(name: str, bits: int) -> None:
     rng = np.random.default_rng(0)

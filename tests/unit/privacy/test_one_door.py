@@ -37,7 +37,13 @@ DRAWS = {"gaussian", "poisson_sample", "hide", "noisy_mean", "discrete_gaussian"
 CHARGES = {"reserve", "settle"}
 GENERATORS = {"normal", "laplace", "standard_normal", "normal_", "randn", "randn_like", "laplace_"}
 """Ways of numpy and torch to draw noise; models draw their first weights so, a trace its probes."""
-FIRST_WEIGHTS = {"qfed.models.", "qfed.quantum.", "qfed.privacy.gradients.", "qfed.generative.born"}
+FIRST_WEIGHTS = {
+    "qfed.models.",
+    "qfed.quantum.",
+    "qfed.privacy.gradients.",
+    "qfed.generative.born",
+    "qfed.generative.rbm",
+}
 
 
 def tree_of(module: str) -> ast.Module:

@@ -33,7 +33,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunResult, lis
 def test_the_folder_holds_exactly_what_it_should(done: tuple[Path, RunResult, list[Step]]) -> None:
     out, result, _ = done
     assert {path.name for path in out.iterdir()} == {
-        "result.json", "model.npz", "model.json", "report.html", "config.toml", "ledgers",
+        "result.json", "model.npz", "model.json", "report.html", "config.toml", "ledgers", "MODEL_CARD.md", "card.json",
     }  # fmt: skip
     assert {path.name for path in (out / "ledgers").iterdir()} == {f"{site.name}.db" for site in result.sites}
     assert not list(out.rglob(".*")), "no drafts are left"
