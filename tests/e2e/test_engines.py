@@ -56,18 +56,22 @@ def arm_of(config: RunConfig, folder: Path) -> Arm:
     return arm
 
 
-def children() -> set[int]:
-    """Processes below this one, and Ray's, which detach themselves."""
+def children() -> set[tuple[int, str]]:
+    """Processes below this one with their command lines, and Ray's, which detach themselves.
+
+    Python's own tracker of shared memory, which whatever ran before may have started, lives as long as this process.
+    """
     listed = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listed.splitlines()[1:]]
     parents = {int(pid): int(parent) for pid, parent, _ in rows}
-    found: set[int] = set()
+    found: set[tuple[int, str]] = set()
     for pid, _, arguments in rows:
         above = int(pid)
         while above in parents and above != os.getpid():
             above = parents[above]
-        if above == os.getpid() and int(pid) != os.getpid() and not arguments.startswith("ps "):
-            found.add(int(pid))
+        ours = above == os.getpid() and int(pid) != os.getpid()
+        if ours and not arguments.startswith("ps ") and "resource_tracker" not in arguments:
+            found.add((int(pid), arguments))
     return found
 
 
