@@ -23,7 +23,7 @@ fast: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
-BENCHES := quantum secagg simulate privacy accounting ledger audit hardware deployment synthetic federated_release
+BENCHES := quantum secagg simulate privacy accounting ledger audit hardware synthetic federated_release study deployment
 bench: $(VENV)/.dev
 	set -e; for b in $(BENCHES); do $(BIN)/python tests/bench/$$b.py --json tests/bench/results/$$b.json; done
 	$(BIN)/python tests/bench/redraw.py

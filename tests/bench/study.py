@@ -2,7 +2,8 @@
 
     python tests/bench/study.py [--json FILE] [--quick]
 
-What `qfed study data-efficiency` runs with its defaults; with --json its picture is written beside, as study.png.
+What `qfed study data-efficiency --generator independent` runs (--generator names others, again for several; the
+command's default adds the pairwise fit and takes more than a quarter of an hour). With --json the picture is written beside it.
 Gains are paired by seed; those whose interval (see qfed/federation/efficiency.py) has 0 in it are marked.
 """
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="two seeds, three numbers of records, one generator")
+    parser.add_argument("--generator", action="append", help="default: independent")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--points", type=int, default=5)
     arguments = parser.parse_args()
@@ -53,7 +55,8 @@ def main() -> None:
     if arguments.quick:
         settings = Study(generators=("independent",), seeds=(1, 2), points=3, simulated=200)
     else:
-        settings = Study(seeds=tuple(range(1, arguments.seeds + 1)), points=arguments.points)
+        generators = tuple(arguments.generator or ("independent",))
+        settings = Study(generators=generators, seeds=tuple(range(1, arguments.seeds + 1)), points=arguments.points)
     result = study(settings)
     Console(width=120).print(study_page(result))
     if arguments.json is not None:
