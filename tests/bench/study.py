@@ -3,7 +3,7 @@
     python tests/bench/study.py [--json FILE] [--quick]
 
 What `qfed study data-efficiency --generator independent` runs (--generator names others, again for several; the
-command's default adds the pairwise fit and takes more than a quarter of an hour). With --json the picture is written beside it.
+command's default adds the pairwise fit and takes more than a quarter of an hour). With --json it draws the picture too.
 Gains are paired by seed; those whose interval (see qfed/federation/efficiency.py) has 0 in it are marked.
 """
 
