@@ -14,11 +14,11 @@ from qfed.generative.release import Release
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.report import read_synthesis
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 COUNTS = load_config(
     None,
-    ["kind=synthesize", "data.source=wine", "federation.sites=3", "federation.deadline=110", "synth.classes=together"],
+    ["kind=synthesize", "data.source=wine", "federation.sites=3", "federation.deadline=230", "synth.classes=together"],
 )
 
 

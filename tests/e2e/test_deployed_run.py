@@ -10,7 +10,7 @@ from deployed import Deployment
 from qfed.models import load_model
 from qfed.report import read_result
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def test_a_private_run_from_submission_to_model(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 QFED = Path(sys.executable).parent / "qfed"
 CHANGES = ("data.source=wine", "model.kind=twin", "model.wires=2", "federation.sites=3", "simulation.compare=[]")
