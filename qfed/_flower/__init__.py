@@ -50,6 +50,7 @@ __all__ = [
     "Message",
     "MetricRecord",
     "MultiKrum",
+    "OneRunGrid",
     "RecordDict",
     "Run",
     "ServerApp",
@@ -113,3 +114,24 @@ def run_on_ray(
         run=run,
         is_app=True,  # else the bundle is not read
     )
+
+
+class OneRunGrid(Grid):
+    """What every grid of ours has in common: it speaks for one run."""
+
+    _run: Run
+
+    def set_run(self, run: Run) -> None:
+        """Take another run's description."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """The run's description."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message for one node."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)

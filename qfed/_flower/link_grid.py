@@ -25,7 +25,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.object_store import NoObjectInStoreError
 
-from qfed._flower import Error, Grid, Message, RecordDict, Run
+from qfed._flower import Error, Message, OneRunGrid, Run
 
 NODE_UNAVAILABLE, REPLY_INCOMPLETE = 5, 4
 _LEAST_PAUSE = 0.01
@@ -48,28 +48,13 @@ class _Asked:
     """When its site was first seen offline (monotonic)."""
 
 
-class LinkGrid(Grid):
+class LinkGrid(OneRunGrid):
     """Sends and receives for one run; `stop` ends it with Interrupted at the next call."""
 
     def __init__(self, state: Any, run: Run, *, stop: Event, patience: float) -> None:
         self._state, self._run, self._stop, self._patience = state, run, stop, patience
         self._asked: dict[str, _Asked] = {}
         self._polled = 0.0
-
-    def set_run(self, run: Run) -> None:
-        """Take another run's description."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run's description."""
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message for one node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that are online."""

@@ -18,8 +18,8 @@ from qfed._flower import (
     ClientApp,
     Context,
     Error,
-    Grid,
     Message,
+    OneRunGrid,
     RecordDict,
     Run,
     ServerApp,
@@ -36,7 +36,7 @@ Prepare = Callable[[Sequence[tuple[Message, Context]]], None]
 """The training messages of one round that will be delivered, each with its site's context."""
 
 
-class InProcessGrid(Grid):
+class InProcessGrid(OneRunGrid):
     """Delivers to `sites` nodes, numbered by partition; `fails(index, message)` makes a site vanish for a message."""
 
     def __init__(
@@ -60,21 +60,6 @@ class InProcessGrid(Grid):
         self._lost: dict[str, bool] = {}
         """Messages that have met `fails`, and what it said; asked once for each."""
         self._shown: set[str] = set()
-
-    def set_run(self, run: Run) -> None:
-        """Take another run's description."""
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        """The run's description."""
-        return self._run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message for one node."""
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
         """All nodes, in the order of their partitions."""

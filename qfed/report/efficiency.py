@@ -16,11 +16,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from qfed.errors import MissingExtra
 from qfed.federation.efficiency import DataSet, Gain, StudyResult
 from qfed.federation.files import write_atomically
 from qfed.report import units
 from qfed.report.figure import MAIN, MUTED, OTHER, figure_of, png, write_pictured
+from qfed.report.page import templates
 from qfed.report.table import plain
 
 _COLOURS = {"hybrid": MAIN, "twin": OTHER}
@@ -151,14 +151,6 @@ def study_picture(result: StudyResult) -> bytes:
 
 
 def _html(result: StudyResult, picture: bytes) -> str:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtra("jinja2", "server") from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qfed.report"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     view: dict[str, Any] = {
         "result": result,
         "title": TITLE,
@@ -167,4 +159,4 @@ def _html(result: StudyResult, picture: bytes) -> str:
         "caveat": caveat(result),
         "picture": base64.b64encode(picture).decode(),
     }
-    return environment.get_template("study.html.j2").render(view)
+    return str(templates("qfed.report").get_template("study.html.j2").render(view))

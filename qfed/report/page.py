@@ -82,21 +82,26 @@ def render(result: RunResult) -> str:
     return fill("report.html.j2", _view(result))
 
 
-def fill(template: str, view: Mapping[str, Any]) -> str:
-    """A page of one of the templates."""
+def templates(package: str, **options: Any) -> Any:
+    """The environment of a package's templates: escaped, strict about names; MissingExtra without jinja2."""
     try:
         import jinja2
     except ImportError as error:
         raise MissingExtra("jinja2", "server") from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qfed.report"),
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader(package),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
+        **options,
     )
-    return environment.get_template(template).render(view)
+
+
+def fill(template: str, view: Mapping[str, Any]) -> str:
+    """A page of one of the templates."""
+    environment = templates("qfed.report", keep_trailing_newline=True)
+    return str(environment.get_template(template).render(view))
 
 
 def _view(result: RunResult) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 
 from qfed.config import to_toml
-from qfed.errors import MissingExtra, QfedError
+from qfed.errors import QfedError
 from qfed.report import units
-from qfed.report.page import bars, summed
+from qfed.report.page import bars, summed, templates
 from qfed.secagg import Federation
 from qfed_server.dashboard import health, picture, times, trail, views
 from qfed_server.dashboard.curves import Curves, Drawer
@@ -59,17 +59,7 @@ class Page:
 
 @cache
 def _environment() -> Any:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtra("jinja2", "server") from error
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qfed_server.dashboard"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates("qfed_server.dashboard")
     environment.globals |= {"units": units, "times": times, "views": views, "downloads": FILES, "first": FIRST}
     return environment
 
