@@ -31,10 +31,7 @@ from report import finish  # tests/bench/report.py
 from sklearn.ensemble import RandomForestClassifier
 
 from qfed.config import BornConfig, CodingConfig, PrivacyConfig, RunConfig, SynthConfig
-from qfed.data import Records, load, partition
-from qfed.federation.counting import counter_for
-from qfed.federation.statement import privacy_statement
-from qfed.federation.synthesis import COUNTS, coding_of, release_of
+from qfed.federation.synthesis import coding_of
 from qfed.generative.born import Born
 from qfed.generative.library import Generator, create
 from qfed.generative.release import Release
@@ -42,7 +39,7 @@ from qfed.generative.rigetti import braket, calibration
 from qfed.generative.rigetti.chip import Native, chip_of
 from qfed.generative.rigetti.routing import compiled
 from qfed.generative.statistics import Bits, PairCounts
-from qfed.privacy.ledger import Ledger, Limits
+from qfed.synth.source import real_records, release_here
 
 SEEDS = (1, 2, 3, 4, 5)
 SAMPLES = 4000
@@ -86,29 +83,10 @@ def run_config(columns: int, seed: int, epsilon: float | None) -> RunConfig:
     return RunConfig(kind="synthesize", seed=seed, data={"source": "breast_cancer"}, coding=coding, privacy=privacy)
 
 
-def records_of(config: RunConfig) -> tuple[Records, Records]:
-    """Training and held-out records of all sites."""
-    sites = partition(load(config.data), config.data, config.federation.sites, config.seed)
-    train, test = ([getattr(site, which) for site in sites] for which in ("train", "test"))
-    return tuple(  # type: ignore[return-value]
-        Records(np.concatenate([part.x for part in parts]), np.concatenate([part.y for part in parts]))
-        for parts in (train, test)
-    )
-
-
 def released(config: RunConfig) -> Release:
     """The pair counts of the training records, through the plan and a ledger of their own."""
-    counter = counter_for(config)
-    asked = {"dataset": "bench", "run": "bench", "round": 1}
     with tempfile.TemporaryDirectory() as folder:
-        book = None
-        if config.privacy.mode != "off":
-            book = Ledger(Path(folder) / "ledger.db", Limits(config.privacy.epsilon, config.privacy.delta))
-        part = counter.contribute(lambda: records_of(config)[0], ledger=book, **asked)  # type: ignore[arg-type]
-        if book is not None:
-            book.close()
-    statement = privacy_statement(config, 1, counter.spending())
-    return release_of(config, counter.coding, np.asarray(part[COUNTS], dtype=np.float64), 1, statement)
+        return release_here(config, no_privacy=config.privacy.mode == "off", out=Path(folder)).release
 
 
 def fitted(release: Release, make: Callable[[], Generator], seed: int) -> list[Generator]:
@@ -155,7 +133,7 @@ def usefulness(releases: Mapping[int, Release], columns: int, make: Callable[[],
 def forest(train: Bits, columns: int, seed: int) -> float:
     """Accuracy on the held-out records; the target's bit is the last."""
     config = run_config(columns, seed, None)
-    test = coding_of(config).encode(records_of(config)[1])
+    test = coding_of(config).encode(real_records(config)[1])
     model = RandomForestClassifier(200, random_state=seed).fit(train[:, :-1], train[:, -1])
     return float(model.score(test[:, :-1], test[:, -1]))
 
@@ -231,7 +209,7 @@ def main() -> None:
 
     def real(seed: int) -> float:
         config = run_config(10, seed, None)
-        return forest(coding_of(config).encode(records_of(config)[0]), 10, seed)
+        return forest(coding_of(config).encode(real_records(config)[0]), 10, seed)
 
     tell("breast n = 10: random forest trained on the real records", mean(real), "", None, "higher")
     if arguments.only in "DP-ZO":
