@@ -14,13 +14,13 @@ from torch import nn
 
 from qfed.errors import LocalProtocolError
 from qfed.privacy.gradients import Loss
-from qfed.privacy.ledger import Ledger
-from qfed.privacy.rounds import Opened, Read, Receipt, Task, only, records, train_all
-from qfed.privacy.steps import MakeOptimizer, flat, train_sites, write
+from qfed.privacy.one_at_a_time import OneAtATime
+from qfed.privacy.rounds import Opened, Receipt, Task, records, train_all
+from qfed.privacy.steps import MakeOptimizer, train_sites
 
 
 @dataclass(frozen=True)
-class OpenPlan:
+class OpenPlan(OneAtATime):
     """Mode off: the same loop without clipping, noise and ledger, its sampling seeded."""
 
     local_steps: int
@@ -41,25 +41,6 @@ class OpenPlan:
     def describe(self) -> dict[str, str | float | None]:
         """See qfed.privacy.plan.Plan."""
         return {"mode": "off", "epsilon": None, "delta": None, "noise_multiplier": None, "clip_norm": None}
-
-    def train_round(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        read: Read,
-        *,
-        optimizer: MakeOptimizer,
-        ledger: Ledger | None,
-        dataset: str,
-        run: str,
-        round: int,
-        rng: np.random.Generator | None,
-    ) -> Receipt:
-        """See qfed.privacy.plan.Plan."""
-        task = Task(flat(model), read, ledger, dataset, run, round, rng)
-        receipt = only(self.train_rounds(model, loss, [task], optimizer=optimizer))
-        write(model, task.weights)
-        return receipt
 
     def train_rounds(
         self, model: nn.Module, loss: Loss, tasks: Sequence[Task], *, optimizer: MakeOptimizer

@@ -35,12 +35,13 @@ from qfed.privacy.ledger import Ledger
 from qfed.privacy.metrics_plan import MetricsPlan
 from qfed.privacy.moments import Moments
 from qfed.privacy.noise import poisson_sample
+from qfed.privacy.one_at_a_time import OneAtATime
 from qfed.privacy.open_plan import OpenPlan
-from qfed.privacy.rounds import Opened, Read, Receipt, Task, only, records, train_all
+from qfed.privacy.rounds import Opened, Read, Receipt, Task, records, train_all
 from qfed.privacy.shared_plan import SharedPlan
 from qfed.privacy.shares import Shares
 from qfed.privacy.site_plan import SitePlan
-from qfed.privacy.steps import MakeOptimizer, flat, train_sites, write
+from qfed.privacy.steps import MakeOptimizer, train_sites
 from qfed.privacy.zeroth_order import Probe
 from qfed.privacy.zeroth_plan import ZerothPlan
 
@@ -191,7 +192,7 @@ def _sigma(privacy: PrivacyConfig, rate: float, steps: int, delta: float) -> flo
 
 
 @dataclass(frozen=True)
-class LocalPlan:
+class LocalPlan(OneAtATime):
     """Mode local: DP-SGD at the site; trusts nobody."""
 
     local_steps: int
@@ -226,25 +227,6 @@ class LocalPlan:
             "rounds": self.rounds,
             "steps": self.rounds * self.local_steps,
         }
-
-    def train_round(
-        self,
-        model: nn.Module,
-        loss: Loss,
-        read: Read,
-        *,
-        optimizer: MakeOptimizer,
-        ledger: Ledger | None,
-        dataset: str,
-        run: str,
-        round: int,
-        rng: np.random.Generator | None,
-    ) -> Receipt:
-        """See Plan."""
-        task = Task(flat(model), read, ledger, dataset, run, round, rng)
-        receipt = only(self.train_rounds(model, loss, [task], optimizer=optimizer))
-        write(model, task.weights)
-        return receipt
 
     def train_rounds(
         self, model: nn.Module, loss: Loss, tasks: Sequence[Task], *, optimizer: MakeOptimizer
