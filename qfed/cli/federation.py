@@ -144,14 +144,18 @@ def _new_terms(folder: Path, config: Path | None, changes: list[str] | None) -> 
 
 def _told(federation: Federation, sites: list[str]) -> str:
     policy, coordinator = federation.policy, federation.coordinator
-    noun = "site" if policy.colluders == 1 else "sites"
+    most = policy.withstands(len(federation.roster))
+    noun = "site" if most == 1 else "sites"
+    chance = (
+        f" (more than {policy.colluders}: but for a chance below 2^-40 an epoch)" if most > policy.colluders else ""
+    )
     within = " of one group" if policy.groups > 1 else ""
     lines = [
         f"federation {policy.federation_id}, version {federation.version}: {len(federation.roster)} sites"
         + (f", {policy.groups} groups" if policy.groups > 1 else ""),
         f"digest       {_grouped(federation.digest.hex())}",
         f"coordinator  {coordinator.fingerprint()}  ({coordinator.name})",
-        f"an update stays private while at most {policy.colluders} {noun}{within} collude with the aggregator",
+        f"an update stays private while at most {most} {noun}{within} collude with the aggregator{chance}",
     ]
     width = max((len(name) for name in sites), default=0)
     lines += [f"  {name:{width}}  {federation.site(name).fingerprint()}" for name in sites]

@@ -26,7 +26,8 @@ class PrivacyConfig(Section):
     """sigma; leave out to have it calibrated from epsilon. When given, the run must still fit epsilon."""
     colluders: Annotated[Whole, Field(ge=0)] | None = None
     """Sites that may collude with the aggregator and whose share of the noise does not count (modes shared and site);
-    leave out for a fifth of the sites."""
+    leave out for a fifth of the sites, or for as many as the committee withstands if those are fewer (beyond 32 sites
+    about a tenth). A larger number takes a larger committee, which more work at each site goes into."""
     private_metrics: Flag = False
     """Add noise to evaluation results too, and charge it; scores are then made once, for the final model. Without it
     they leave a site only masked, and the aggregator sees their exact totals over the cohort."""

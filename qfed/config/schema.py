@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from qfed import collusion
 from qfed.config.coding import CodingConfig
 from qfed.config.data import DataConfig
 from qfed.config.federation import ROBUST, FederationConfig, SecAggConfig
@@ -115,8 +116,11 @@ class RunConfig(Section):
     @property
     def colluders(self) -> int:
         """c: sites whose share of the noise does not count."""
-        given = self.privacy.colluders
-        return max(1, self.federation.sites // 5) if given is None else given
+        federation, secagg, given = self.federation, self.secagg, self.privacy.colluders
+        if given is not None:
+            return given
+        sites = federation.sites // (federation.groups or 1)
+        return collusion.assumed(sites, federation.least_survivors, secagg.committee_size, secagg.recoverable_drops)
 
     @property
     def honest(self) -> int:

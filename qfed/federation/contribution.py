@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from qfed.collusion import ALL_SITES_UP_TO
 from qfed.config import RunConfig
 from qfed.errors import ConfigError, LocalProtocolError
 from qfed.federation.result import Score
@@ -66,13 +67,14 @@ def target_unit(config: RunConfig) -> float:
 def policy_of(config: RunConfig, federation_id: str) -> Policy:
     """The pinned policy of secure aggregation that a run's configuration asks for.
 
-    Committee, drops and least survivors are those that the design recommends for so many sites unless given; `bits` is
+    Committee, drops and least survivors are those that the design recommends for so many sites, and for as many
+    colluders as privacy.colluders names beyond a tenth of them, unless given; `bits` is
     the finest quantisation for which n x max_weight x 2^(bits-1) < 2^(w-1). With groups, all of a group are its
     committee, and drops and least survivors count within it. ConfigError when given terms do not fit.
     """
     n, weight, secagg = config.federation.sites, greatest_weight(config), config.secagg
     finest = secagg.ring_bits - 1 - (n * weight).bit_length() + 1
-    groups = config.federation.groups or 1
+    groups, shares = config.federation.groups or 1, config.privacy.shares_noise
     terms: dict[str, Any] = {
         "groups": groups,
         "min_survivors": config.federation.least_survivors,
@@ -88,13 +90,16 @@ def policy_of(config: RunConfig, federation_id: str) -> Policy:
     if secagg.recoverable_drops is not None:
         terms["recoverable_drops"] = secagg.recoverable_drops
     try:
-        policy = Policy.recommended(federation_id, n, **terms)
+        asked = config.privacy.colluders or 0  # the default takes what the usual committee withstands
+        policy = Policy.recommended(federation_id, n, corrupt=asked if shares else 0, **terms)
     except LocalProtocolError as error:
         raise ConfigError(f"[secagg] and [federation] do not fit each other: {error}") from None
-    if config.privacy.shares_noise and config.colluders > policy.colluders:
+    if shares and config.colluders > (most := policy.withstands(n)):
         raise ConfigError(
-            f"privacy.colluders={config.colluders}, but secure aggregation among sites={n} withstands "
-            f"{policy.colluders} that are on the committee; use fewer colluders or more sites"
+            f"privacy.colluders={config.colluders}, but secure aggregation among sites={n} withstands {most} with "
+            f"secagg.committee_size={policy.committee_size}, recoverable_drops={policy.recoverable_drops} and at least "
+            f"{policy.min_survivors} survivors; use fewer colluders, more sites, fewer recoverable_drops or (beyond "
+            f"{ALL_SITES_UP_TO} sites) a larger committee"
         )
     return policy
 

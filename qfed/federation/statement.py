@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from qfed.collusion import TARGET
 from qfed.config import RunConfig
+from qfed.federation.contribution import policy_of
 from qfed.federation.result import PrivacyStatement
 from qfed.federation.synthesis import coding_of, moments_of
 
@@ -120,12 +122,24 @@ def _trust_in_sites(config: RunConfig, spent: Spending) -> str:
         f"secure aggregation, and the sites as a group: every sum that is opened has at least "
         f"{config.federation.least_survivors} sites, of which at most {config.colluders} may work with the aggregator "
         f"or with each other; the noise of the other {config.honest} is what protects. No single site and not the "
-        "aggregator has to be trusted"
+        f"aggregator has to be trusted{_drawn(config)}"
     )
     if spent.epsilon_alone is None:
         return text
     alone = math.ceil(spent.epsilon_alone * 100) / 100
     return f"{text}. If secure aggregation failed altogether, a site's own noise would still give epsilon {alone:.2f}"
+
+
+def _drawn(config: RunConfig) -> str:
+    """What is left to chance where the committee is drawn and so many could fill too much of it."""
+    policy = policy_of(config, "statement")
+    if config.colluders <= policy.colluders:
+        return ""
+    return (
+        f". Masks are held by a committee of {policy.committee_size} sites, drawn anew for every epoch of "
+        f"{policy.epoch_rounds} rounds; that it holds too many of those {config.colluders} has a chance below "
+        f"2^-{TARGET} an epoch, which delta leaves out"
+    )
 
 
 def _not_covered(config: RunConfig, spent: Spending) -> tuple[str, ...]:

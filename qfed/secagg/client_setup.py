@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qfed.secagg import collusion, dealing, primitives
+from qfed import collusion
+from qfed.secagg import dealing, primitives
 from qfed.secagg.epoch_view import CommonView, check_confirmed, open_common
 from qfed.secagg.federation import Federation
 from qfed.secagg.groups import Group, draw_groups, recall, remember

@@ -15,7 +15,8 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from qfed.secagg import collusion
+from qfed import collusion
+from qfed.errors import LocalProtocolError
 from qfed.secagg.reasons import Reason, SecAggMisuse
 from qfed.secagg.wire import check_name
 
@@ -87,6 +88,12 @@ class Policy:
         """The most colluding committee members under which every update stays private."""
         return collusion.colluders_tolerated(self.committee_size, self.recoverable_drops, self.min_survivors)
 
+    def withstands(self, sites: int) -> int:
+        """The most colluders wherever they are: of a drawn committee but for a chance below 2^-40 an epoch."""
+        if self.groups > 1:
+            return self.colluders
+        return collusion.withstood(sites, self.committee_size, self.recoverable_drops, self.min_survivors)
+
     @property
     def threshold(self) -> int:
         """t = L - d: shares that open a lost member's masks of a round."""
@@ -98,12 +105,21 @@ class Policy:
         return np.dtype("<u4" if self.ring_bits == 32 else "<u2")
 
     @classmethod
-    def recommended(cls, federation_id: str, sites: int, **terms: Any) -> Self:
+    def recommended(cls, federation_id: str, sites: int, *, corrupt: int = 0, **terms: Any) -> Self:
         """Return a policy whose L, d and m suit `sites` (collusion.recommended_size); other terms by keyword.
 
-        With `groups` they suit the smallest group.
+        A drawn committee withstands a tenth of the sites, or `corrupt` if that is more. With `groups` they suit the
+        smallest group.
         """
-        size, drops, least = collusion.recommended_size(sites // max(1, terms.get("groups", 1)))
+        try:
+            size, drops, least = collusion.recommended_size(
+                sites // max(1, terms.get("groups", 1)),
+                terms.get("min_survivors"),
+                corrupt,
+                terms.get("committee_size"),
+            )
+        except LocalProtocolError as error:
+            raise _invalid(str(error)) from None
         policy = cls(
             federation_id, **{"committee_size": size, "recoverable_drops": drops, "min_survivors": least} | terms
         )

@@ -21,8 +21,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from qfed import collusion
 from qfed.errors import QuorumLost
-from qfed.secagg import collusion, dealing, primitives
+from qfed.secagg import dealing, primitives
 from qfed.secagg.epoch_view import check_committee
 from qfed.secagg.federation import Federation
 from qfed.secagg.groups import Group, draw_groups

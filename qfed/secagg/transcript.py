@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import pairwise
 
-from qfed.secagg import collusion, primitives
+from qfed import collusion
+from qfed.secagg import primitives
 from qfed.secagg.federation import Federation
 from qfed.secagg.messages import HelloBody, HelloRequest
 from qfed.secagg.parallel import on_threads

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from secagg_lab import identity, make_federation, names
 
-from qfed.secagg import Federation, Identity, Policy, PublicIdentity, Reason, SecAggMisuse, SecAggRefused, collusion
+from qfed import collusion
+from qfed.errors import LocalProtocolError
+from qfed.secagg import Federation, Identity, Policy, PublicIdentity, Reason, SecAggMisuse, SecAggRefused
 
 
 def refused(call: Callable[[], object]) -> Reason:
@@ -252,8 +254,25 @@ def test_the_failure_probability_is_the_hypergeometric_tail() -> None:
     assert collusion.failure_log2(45, 11, 900, 100) == pytest.approx(want, rel=1e-9)
     assert collusion.failure_log2(10, 2, 10, 5) == -math.inf
     assert collusion.failure_log2(10, 2, 10, 6) == 0.0
-    assert refused(lambda: collusion.failure_log2(10, 5, 10, 5)) is Reason.POLICY_INVALID
-    assert refused(lambda: collusion.failure_log2(0, 0, 10, 5)) is Reason.POLICY_INVALID
+    for size, drops in ((10, 5), (0, 0)):
+        with pytest.raises(LocalProtocolError, match=f"got L={size}, d={drops}"):
+            collusion.failure_log2(size, drops, 10, 5)
+
+
+def test_what_is_withstood_is_the_most_that_keeps_the_target() -> None:
+    for sites in (100, 1000):
+        policy = Policy.recommended("lab", sites)
+        size, drops, least = policy.committee_size, policy.recoverable_drops, policy.min_survivors
+        most = policy.withstands(sites)
+        assert most >= max(sites // 10, policy.colluders)
+        assert collusion.failure_log2(size, drops, least, most) < -40
+        assert collusion.failure_log2(size, drops, least, most + 1) >= -40
+    assert Policy.recommended("lab", 10).withstands(10) == 5, "all are on the committee"
+    assert Policy.recommended("lab", 30, groups=3).withstands(30) == 5, "in one group"
+    assert Policy.recommended("lab", 100, corrupt=20).withstands(100) >= 20
+    assert Policy.recommended("lab", 100, corrupt=3) == Policy.recommended("lab", 100)
+    assert Policy.recommended("lab", 1000, min_survivors=500).withstands(1000) >= 100, "where fewer must answer as well"
+    assert refused(lambda: Policy.recommended("lab", 100, corrupt=60)) is Reason.POLICY_INVALID
 
 
 def test_the_chance_of_a_bad_group_is_the_hypergeometric_tail() -> None:

@@ -6,9 +6,10 @@
 L committee members, d of them recoverable, m least survivors; c colluding sites in all, b sites at the setup (at
 least m; the server may leave out honest ones), A setups that a site accepts before one of them is finished (each
 draws a new committee, so a server that aborts draws again), and at most b draws in one of them (a server may show
-different sets of bundles, but each draw uses up an honest site's only nonce). Derived in SECURITY.md; open to review.
+different sets of bundles, but each draw uses up an honest site's only nonce). Derived in secagg/SECURITY.md; open to
+review. Arithmetic alone, so that the configuration's default (`assumed`) can follow from it.
 
-Cost    O(L) exact big-integer terms    Errors  SecAggMisuse(POLICY_INVALID)
+Cost    O(L) exact big-integer terms    Errors  LocalProtocolError
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import math
 from fractions import Fraction
 from functools import cache
 
-from qfed.secagg.reasons import Reason, SecAggMisuse
+from qfed.errors import LocalProtocolError
 
 ALL_SITES_UP_TO = 32  # every site is on the committee of a federation of at most this many
 OPENERS = 32  # whose nonces draw the committee of a larger one
@@ -40,10 +41,9 @@ def failure_log2(committee_size: int, recoverable_drops: int, candidates: int, c
     """
     size, least = committee_size, committee_size - 2 * recoverable_drops
     if not 0 < size <= candidates or not 0 <= corrupt <= candidates or least < 1:
-        raise SecAggMisuse(
-            Reason.POLICY_INVALID,
+        raise LocalProtocolError(
             f"a draw takes 0 < L <= candidates, 0 <= corrupt <= candidates and L > 2d, got L={size}, "
-            f"d={recoverable_drops}, candidates={candidates}, corrupt={corrupt}",
+            f"d={recoverable_drops}, candidates={candidates}, corrupt={corrupt}"
         )
     bad = sum(
         math.comb(corrupt, j) * math.comb(candidates - corrupt, size - j) for j in range(least, min(size, corrupt) + 1)
@@ -90,17 +90,54 @@ def _log2(value: int) -> float:
 
 
 @cache
-def recommended_size(sites: int) -> tuple[int, int, int]:
-    """Return (L, d, m) for a federation: a fifth of the sites may be away, a tenth (or more) may collude.
+def recommended_size(
+    sites: int, least: int | None = None, corrupt: int = 0, size: int | None = None
+) -> tuple[int, int, int]:
+    """Return (L, d, m) for a federation: a fifth of the sites may be away, a tenth (or `corrupt`, if more) may collude.
 
     Up to 32 sites all are members. Beyond, the smallest committee with d = L // 4 whose failure probability stays
-    below 2^-40 when a tenth of all sites collude and only m answer.
+    below 2^-40 when so many collude and only m answer, or `least`, if that is fewer; or the one of `size`.
     """
     if sites <= ALL_SITES_UP_TO:
         drops = sites // 5
         return sites, drops, max(3, sites - drops)
-    least = sites - sites // 5
-    for size in range(8, least + 1):
-        if failure_log2(size, size // 4, least, sites // 10) < -TARGET:
-            return size, size // 4, least
-    raise SecAggMisuse(Reason.POLICY_INVALID, f"no committee of sites={sites} reaches 2^-{TARGET}; set one by hand")
+    usual, corrupt = sites - sites // 5, max(corrupt, sites // 10)
+    present = min(usual, least or usual)
+    if size is not None:
+        return size, size // 4, usual
+    for tried in range(8, sites + 1):
+        candidates = max(present, tried)  # a setup takes as many sites as the committee has members
+        if corrupt <= candidates and failure_log2(tried, tried // 4, candidates, corrupt) < -TARGET:
+            return tried, tried // 4, usual
+    raise LocalProtocolError(
+        f"no committee of sites={sites} withstands {corrupt} that collude; use fewer colluders or more sites"
+    )
+
+
+@cache
+def withstood(sites: int, committee_size: int, recoverable_drops: int, min_survivors: int) -> int:
+    """Return the most colluding sites, wherever they are, under which updates stay private.
+
+    Where all sites are on the committee: surely (`colluders_tolerated`). Of a drawn one: but for a chance below 2^-40
+    an epoch, if that allows more.
+    """
+    surely = colluders_tolerated(committee_size, recoverable_drops, min_survivors)
+    if sites <= ALL_SITES_UP_TO or surely < 1:
+        return surely
+    candidates = max(min_survivors, committee_size)
+    low, high = surely, min_survivors - 2
+    while low < high:
+        middle = (low + high + 1) // 2
+        fails = failure_log2(committee_size, recoverable_drops, candidates, middle) >= -TARGET
+        low, high = (low, middle - 1) if fails else (middle, high)
+    return low
+
+
+def assumed(sites: int, min_survivors: int, committee_size: int | None = None, drops: int | None = None) -> int:
+    """Return the colluders that a run allows for when nobody says how many: a fifth, or all that are withstood.
+
+    Terms that are not given are the recommended ones; at least 1, as terms that withstand none are refused.
+    """
+    size, usual, _ = recommended_size(sites, min_survivors, size=committee_size)
+    most = withstood(sites, committee_size or size, usual if drops is None else drops, min_survivors)
+    return max(1, min(sites // 5, most))
