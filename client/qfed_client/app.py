@@ -223,6 +223,6 @@ def _contribute(message: Message, context: Context, *, train: bool) -> Message:
         site.witness.check(bytes(fields["witness"]))  # type: ignore[arg-type]
         model, request = bytes(fields["model"]), bytes(fields["request"])  # type: ignore[arg-type]
         body = site.contribute(str(fields["run"]), int(fields["round"]), model, request, train=train)
-        return {"body": body, "head": site.witness.head()}
+        return {"body": body, "head": site.witness.head(), "spent": site.told()}
 
     return _answer(message, context, work)

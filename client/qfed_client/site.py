@@ -13,6 +13,7 @@ runs/RUN.toml     configurations of the runs it agreed to
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -93,6 +94,11 @@ class Site:
     def spent(self) -> float:
         """Epsilon charged to the site's data set so far."""
         return self._ledger.spent(self.config.dataset)
+
+    def told(self) -> str:
+        """What the aggregator is told of that: [epsilon, budget] as JSON, or nothing, as the policy says."""
+        policy = self.config.policy
+        return json.dumps([self.spent(), policy.epsilon]) if policy.tell_epsilon else ""
 
     @property
     def outdated(self) -> bool:

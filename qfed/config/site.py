@@ -55,6 +55,9 @@ class SitePolicy(Section):
     """Days on which `hours` begin, e.g. ["sat", "sun"]; every day if left out."""
     require_secagg: Flag = True
     """Refuse runs whose updates would travel in clear; a deployed site refuses them whatever stands here."""
+    tell_epsilon: Flag = False
+    """Tell the aggregator, with each answer, what this site's records have spent and may spend, over all runs. Where a
+    plan's cost depends on how many records there are, it tells about that number too."""
     own_circuits: Flag = False
     """Accept runs whose circuit is code in a file on this site's disk."""
     trust_provider: Flag = False

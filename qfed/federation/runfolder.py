@@ -44,6 +44,8 @@ class Checkpoint:
     """Site -> bytes (up, down) so far."""
     taken_part: dict[str, int] = field(default_factory=dict)
     """Site -> rounds it is in the aggregate of."""
+    spent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Site that tells it -> epsilon that its records have spent over all runs, and its budget."""
     status: str = "running"
     tail: np.ndarray | None = None
     """Mean of the models of the last rounds (P,) float64; the model itself before them."""
@@ -108,6 +110,7 @@ class RunFolder:
             "final": state.final.model_dump() if state.final else None,
             "traffic": state.traffic,
             "taken_part": state.taken_part,
+            "spent": state.spent,
             "status": state.status,
         }
         buffer = io.BytesIO()
@@ -140,6 +143,7 @@ class RunFolder:
             final=Score(**history["final"]) if history["final"] else None,
             traffic={site: (up, down) for site, (up, down) in history["traffic"].items()},
             taken_part=dict(history["taken_part"]),
+            spent={site: (spent, budget) for site, (spent, budget) in history.get("spent", {}).items()},
             status=history["status"],
             tail=tail,
         )

@@ -59,6 +59,8 @@ delta = {privacy.delta}
 #hours = "18:00-06:00"
 #days = ["mon", "tue", "wed", "thu", "fri"]
 #own_circuits = false
+# Tell the aggregator's operator how much of the budget is spent; it may tell about the number of records too.
+#tell_epsilon = false
 # Accept runs on a remote quantum device, whose provider gets your records, encoded in circuits; differential privacy
 # does not protect them from it.
 #trust_provider = false

@@ -7,8 +7,8 @@ Flower splits tensors into chunks and objects, which costs the aggregator seven 
     query.join         config (TOML), run, receipt               head (token of its ledger's head)
     query.plan         run                                       plan (what the run costs here by plan, as JSON)
     query.secagg       run, body (protocol message)              body
-    train, evaluate    run, round, model (float32, LE), request, body (masked vector, protocol message), head
-                       witness (the last head that was seen)
+    train, evaluate    run, round, model (float32, LE), request, body (masked vector, protocol message), head,
+                       witness (the last head that was seen)     spent ("", or [epsilon, budget] of its records as JSON)
     query.receipt      receipt (countersigned head)              head
     query.initial      run, rounds, every                        facts (JSON, see qfed.federation.facts), model
     query.model        run, model                                about (JSON), archive (NPZ): model.json and model.npz

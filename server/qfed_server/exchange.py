@@ -5,6 +5,8 @@ Flower's own `send_and_receive` sleeps three seconds between polls; this one sta
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -22,12 +24,14 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
 
 @dataclass
 class Traffic:
-    """Payload bytes a site, up (to the aggregator) and down, and bytes and seconds a phase."""
+    """Payload bytes a site, up (to the aggregator) and down, bytes and seconds a phase, and budgets that sites tell."""
 
     up: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     down: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     phases: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    spent: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Epsilon that a site's records have spent over all runs, and their budget, where the site tells it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ class Exchange:
         rounds = kind in (wire.TRAIN, wire.EVALUATE)
         if rounds:
             requests = {site: {**fields, "witness": self.heads.get(site, b"")} for site, fields in requests.items()}
-            expected |= {"head": bytes}
+            expected |= {"head": bytes, "spent": str}
         sites = {self._nodes[site]: site for site in requests if site in self._nodes}
         kept: dict[str, dict[str, wire.Field]] = {}
         missing = dict.fromkeys(requests, f"no answer within {self._deadline:g} s")
@@ -110,6 +114,8 @@ class Exchange:
                 self._traffic.phases[phase] += wire.size(answer)
                 if rounds:
                     self.heads[site] = _head(answer.pop("head"))
+                    if told := answer.pop("spent"):
+                        self._traffic.spent[site] = _spent(told)
                 if accept is not None:
                     accept(site, answer)
                 else:
@@ -206,3 +212,14 @@ def _head(value: wire.Field) -> bytes:
     if len(token) != wire.HEAD_SIZE:
         raise RemoteProtocolError(f"sent a ledger head of {len(token)} bytes, not {wire.HEAD_SIZE}")
     return token
+
+
+def _spent(value: wire.Field) -> tuple[float, float]:
+    """What a site tells of its budget; RemoteProtocolError for what is none."""
+    try:
+        epsilon, budget = (float(part) for part in json.loads(str(value)))
+        if 0 <= epsilon < math.inf and 0 < budget < math.inf:
+            return epsilon, budget
+    except (ValueError, TypeError):
+        pass
+    raise RemoteProtocolError("what a site has spent is told as two figures, epsilon and budget")

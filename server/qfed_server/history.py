@@ -22,11 +22,12 @@ def versions() -> dict[str, str]:
 
 
 def site_records(state: Checkpoint) -> tuple[SiteRecord, ...]:
-    """Each site over the whole run, as far as an aggregator knows it: neither its records nor its ledger."""
+    """Each site over the whole run, as an aggregator knows it: not its records, and of its ledger what it tells."""
     return tuple(
         SiteRecord(
             name=site,
             rounds=state.taken_part.get(site, 0),
+            epsilon=state.spent[site][0] if site in state.spent else None,
             bytes_up=state.traffic.get(site, (0, 0))[0],
             bytes_down=state.traffic.get(site, (0, 0))[1],
         )
@@ -57,7 +58,7 @@ def round_record(
 
 
 def with_traffic(state: Checkpoint, traffic: Traffic) -> Checkpoint:
-    """The state with what was sent since."""
+    """The state with what was sent, and told of budgets, since."""
     names: Iterable[str] = {*state.traffic, *traffic.up, *traffic.down}
     sums = {
         site: (
@@ -66,4 +67,4 @@ def with_traffic(state: Checkpoint, traffic: Traffic) -> Checkpoint:
         )
         for site in sorted(names)
     }
-    return replace(state, traffic=sums)
+    return replace(state, traffic=sums, spent={**state.spent, **traffic.spent})

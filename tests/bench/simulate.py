@@ -35,7 +35,7 @@ def child(engine: str, sites: int) -> None:
 
     @client.train()
     def train(message: Message, context: Context) -> Message:
-        return Message(wire.pack({"body": os.urandom(4096), "head": bytes(32)}), reply_to=message)
+        return Message(wire.pack({"body": os.urandom(4096), "head": bytes(32), "spent": ""}), reply_to=message)
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:

@@ -190,9 +190,14 @@ class Deployment:
     def start_sites(self, *names: str) -> None:
         """Start the agents of all sites (or these) and wait until the server sees them."""
         wanted = set(names or self.names)
-        for name in sorted(wanted):
-            self.start_site(name)
-        until(f"{sorted(wanted)} to be online", lambda: wanted <= self.online())
+        agents = {name: self.start_site(name) for name in sorted(wanted)}
+
+        def there() -> bool:
+            for name, agent in agents.items():
+                assert agent.poll() is None, f"{name} has ended:\n{self.log(name)}"
+            return wanted <= self.online()
+
+        until(f"{sorted(wanted)} to be online", there)
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         """Send a signal to a process, wait for its end; its exit status."""

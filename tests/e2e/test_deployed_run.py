@@ -15,6 +15,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 def test_a_private_run_from_submission_to_model(tmp_path: Path) -> None:
     with Deployment(tmp_path) as lab:
+        telling = lab.site("site-1") / "site.toml"
+        telling.write_text(telling.read_text().replace("tell_epsilon = false", "tell_epsilon = true"))
         lab.start_server()
         lab.start_sites()
         run = lab.submit()
@@ -25,4 +27,6 @@ def test_a_private_run_from_submission_to_model(tmp_path: Path) -> None:
         lab.qfed("fetch", run, "--out", tmp_path / "out", "--data", lab.data)
         result = read_result(tmp_path / "out")
         assert result.status == "completed"
+        told = {site.name: site.epsilon for site in result.sites}
+        assert told == {"site-0": None, "site-1": pytest.approx(result.privacy.epsilon), "site-2": None}
         load_model(tmp_path / "out")

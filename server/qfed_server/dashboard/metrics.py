@@ -46,6 +46,8 @@ FAMILIES: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
     "qfed_run_epsilon_budget": ("gauge", "Epsilon that the run may spend", _RUN),
     "qfed_run_bytes": ("counter", "Bytes between all sites and the aggregator", (*_RUN, "direction")),
     "qfed_run_site_bytes": ("counter", "Bytes between a site and the aggregator", (*_RUN, "site", "direction")),
+    "qfed_site_epsilon": ("gauge", "Epsilon that a site's records have spent, where the site tells it", ("site",)),
+    "qfed_site_epsilon_budget": ("gauge", "Epsilon that a site's records may spend, where it tells it", ("site",)),
     "qfed_run_phase_seconds": ("counter", "Wall seconds of a phase over all rounds", (*_RUN, "phase")),
     "qfed_run_drops": ("counter", "Rounds in which a site dropped out", (*_RUN, "site")),
     "qfed_denied_requests": ("counter", "Requests that the public listener refused", ("reason",)),
@@ -138,6 +140,12 @@ def _place(data: Path, runs: Sequence[Run], events: Sequence[Event]) -> Iterable
 
 
 def _of_runs(runs: Sequence[Run]) -> Iterable[Sample]:
+    spent: dict[str, tuple[float, float]] = {}
+    for run in sorted(runs, key=lambda run: run.changed):
+        spent |= run.state.spent if run.state else {}
+    for site, (epsilon, budget) in spent.items():
+        yield "qfed_site_epsilon", (site,), epsilon
+        yield "qfed_site_epsilon_budget", (site,), budget
     for run in runs:
         which = (run.name, run.title)
         yield "qfed_run_rounds_planned", which, run.planned

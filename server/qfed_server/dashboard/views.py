@@ -40,7 +40,8 @@ class RunSite:
     rounds: int
     drops: int
     last_drop: str | None
-    epsilon: float | None
+    epsilon: tuple[float, float] | None
+    """Spent over all runs, and the budget; None where the site does not tell."""
     up: int
     down: int
 
@@ -158,13 +159,12 @@ def run_sites(run: Run) -> list[RunSite]:
     for record in run.rounds:
         for drop in record.dropouts:
             drops.setdefault(drop.site, []).append(f"round {record.round}: {drop.reason}")
-    told = {site.name: site.epsilon for site in run.result.sites} if run.result else {}
     found = []
     for name in sorted({*state.traffic, *state.taken_part, *drops}):
         up, down = state.traffic.get(name, (0, 0))
         mine = drops.get(name, [])
-        epsilon = told.get(name)
+        told = state.spent.get(name)
         found.append(
-            RunSite(name, state.taken_part.get(name, 0), len(mine), mine[-1] if mine else None, epsilon, up, down)
+            RunSite(name, state.taken_part.get(name, 0), len(mine), mine[-1] if mine else None, told, up, down)
         )
     return found

@@ -34,6 +34,9 @@ from qfed_client.app import SITE_FAILED, SITE_REFUSED, app, close_sites
 from qfed_client.site import Site
 from qfed_server.rounds import run_rounds
 
+UPLOAD = {"body": bytes, "head": bytes, "spent": str}
+"""Fields of an answer to train and evaluate."""
+
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
@@ -260,7 +263,7 @@ def test_a_request_that_comes_again_gets_the_same_bytes(
     assert lab.folder.checkpoint().status == "completed"
     assert len(ANSWERS) == 5 * 3  # two rounds of training, one that only scores
     for first, second in ANSWERS:
-        assert wire.unpack(first, body=bytes, head=bytes) == wire.unpack(second, body=bytes, head=bytes)
+        assert wire.unpack(first, **UPLOAD) == wire.unpack(second, **UPLOAD)
     assert sorted(trained) == sorted(2 * list(lab.keys.names))
     for index in range(5):
         assert charged(lab.site(index)) == [(RUN, 1), (RUN, 2)]
@@ -273,9 +276,7 @@ def test_in_clear_a_private_round_is_not_trained_again(tmp_path: Path) -> None:
     pairs = [(first, second) for first, second in ANSWERS if kind_of(first)[0] == wire.TRAIN]
     assert len(pairs) == 10
     for first, second in pairs:  # without a cached upload: refused, or the same answer from the ledger
-        assert second.has_error() or wire.unpack(first, body=bytes, head=bytes) == wire.unpack(
-            second, body=bytes, head=bytes
-        )
+        assert second.has_error() or wire.unpack(first, **UPLOAD) == wire.unpack(second, **UPLOAD)
         assert not second.has_error() or second.error.reason == "PolicyRefused"
     assert charged(lab.site(0)) == [(RUN, 1), (RUN, 2)]
 
@@ -430,3 +431,33 @@ def test_a_message_with_other_fields_is_refused(lab: Lab) -> None:
     for kind in (wire.JOIN, wire.SECAGG, wire.TRAIN, wire.EVALUATE):
         (reply,) = grid.send_and_receive([Message(wire.pack({"run": 5}), node, kind)])
         assert (reply.error.code, reply.error.reason) == (SITE_REFUSED, "RemoteProtocolError")
+
+
+def test_what_is_spent_is_told_only_where_the_policy_says_so(tmp_path: Path) -> None:
+    lab = Lab(tmp_path, small())
+    settings = load_site(lab.site(1) / "site.toml")
+    policy = settings.policy.model_copy(update={"tell_epsilon": True})
+    (lab.site(1) / "site.toml").write_text(to_toml(settings.model_copy(update={"policy": policy})))
+    run_rounds(lab.grid(warm=False), lab.folder)
+    book = Ledger(lab.site(1) / "ledger.db", Limits(policy.epsilon, policy.delta))
+    assert lab.folder.checkpoint().spent == {"site-1": (book.spent(settings.dataset), policy.epsilon)}
+    assert book.spent(settings.dataset) > 0
+    book.close()
+
+
+@pytest.mark.parametrize("told", ["[1]", "[1, 0]", "[-1, 3]", "[NaN, 3]", "[1, Infinity]", "{", '["a", 3]', "null"])
+def test_what_cannot_have_been_spent_is_not_believed(tmp_path: Path, told: str) -> None:
+    lab = Lab(tmp_path, small("privacy.mode=off"))
+
+    class Boasting(InProcessGrid):
+        def _deliver(self, message: Message) -> Message:
+            reply = super()._deliver(message)
+            if message.metadata.message_type == wire.TRAIN and message.metadata.dst_node_id == self.get_node_ids()[0]:
+                reply.content = wire.pack({**wire.unpack(reply, **UPLOAD), "spent": told})
+            return reply
+
+    run_rounds(lab.grid(Boasting), lab.folder)
+    state = lab.folder.checkpoint()
+    assert state.spent == {}
+    assert [drop.site for drop in state.rounds[0].dropouts] == ["site-0"]
+    assert "told as two figures" in state.rounds[0].dropouts[0].reason

@@ -223,8 +223,8 @@ def test_a_head_that_is_none_is_not_kept(tmp_path: Path) -> None:
                 return reply
             if message.metadata.dst_node_id != next(iter(self.get_node_ids())):
                 return reply
-            body = wire.unpack(reply, body=bytes, head=bytes)["body"]
-            longer = Message(wire.pack({"body": body, "head": bytes(10**6)}), reply_to=message)
+            fields = wire.unpack(reply, body=bytes, head=bytes, spent=str)
+            longer = Message(wire.pack({**fields, "head": bytes(10**6)}), reply_to=message)
             longer.metadata.__dict__.update(reply.metadata.__dict__)
             return longer
 

@@ -39,6 +39,7 @@ def add_run(data: Path, run: str, status: str, *, done: int = 7, why: str | None
             final=result.final if over else None,
             traffic={site.name: (site.bytes_up, site.bytes_down) for site in result.sites} if rounds else {},
             taken_part={site.name: len(rounds) for site in result.sites} if rounds else {},
+            spent={"site-01": (4.5, 10.0)} if rounds else {},
         )
     )
     ended = NOW - 60 if status in {"completed", "stopped", "failed"} else None

@@ -65,6 +65,8 @@ def test_figures_are_those_of_sites_and_runs(desk: Desk, run_of: Add) -> None:
     assert found["qfed_run_rounds_failed"][("deadbeef", "breast-cancer")] == 2
     assert 0.5 < found["qfed_run_score"][(*run, "accuracy")] < 1
     assert 0 < found["qfed_run_epsilon"][run] < found["qfed_run_epsilon_budget"][run] == 3
+    assert found["qfed_site_epsilon"] == {("site-01",): 4.5}, "the one that tells it"
+    assert found["qfed_site_epsilon_budget"] == {("site-01",): 10}
     assert found["qfed_run_drops_total"][(*run, "site-03")] == 1
     assert found["qfed_run_bytes_total"][(*run, "up")] == 11 * 1_937 * 5
     assert found["qfed_run_phase_seconds_total"][(*run, "upload")] == pytest.approx(7 * 0.21)

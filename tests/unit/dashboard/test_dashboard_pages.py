@@ -57,6 +57,8 @@ def test_the_run_page_shows_figures_plots_and_drops(desk: Desk, run_of: Add) -> 
     assert page.count('role="img" aria-label="Line plot') == 2
     assert page.count('role="img" aria-label="Step plot') == 2
     assert "site-03: failed in training: DataError" in page
+    assert page.count("at the site</td>") == 4
+    assert page.count("4.50 of 10</td>") == 1, "of the site that tells it"
     assert ' style="' not in page, "the content-security policy allows no inline style"
     assert "<script>" not in page
 

@@ -95,7 +95,8 @@ def test_a_message_that_comes_again_gets_the_same_bytes(tmp_path: Path, calls: l
     run_rounds(grid, lab.folder)
     assert len(grid.pairs) == 10
     for first, second in grid.pairs:
-        assert wire.unpack(first, body=bytes, head=bytes) == wire.unpack(second, body=bytes, head=bytes)
+        upload = {"body": bytes, "head": bytes, "spent": str}
+        assert wire.unpack(first, **upload) == wire.unpack(second, **upload)
     assert [len(call) for call in calls] == [5, 5]
 
 
