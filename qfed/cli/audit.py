@@ -18,7 +18,10 @@ def audit(
         Path | None, typer.Argument(help="A run's folder (of qfed simulate --out), or a configuration (TOML).")
     ] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
-    canaries: Annotated[int, typer.Option("--canaries", min=64, help="Canaries, each in the data or not.")] = 1000,
+    canaries: Annotated[
+        int | None,
+        typer.Option("--canaries", min=64, help="Canaries, each in the data or not; 1000 if left out (dp_zo: 250)."),
+    ] = None,
     sites: Annotated[int | None, typer.Option("--sites", min=1, help="Sites to audit; 3 if left out.")] = None,
     rounds: Annotated[int | None, typer.Option("--rounds", min=1, help="Rounds; all of the run's if left out.")] = None,
     membership: Annotated[

@@ -27,9 +27,9 @@ def audit_page(verdict: Verdict) -> RenderableType:
     parts: list[RenderableType] = [Text(f"Privacy audit of {verdict.name}: {word}", style=f"bold {colour}")]
     parts.append(
         Text(
-            f"mode {verdict.mode}, unit {verdict.unit}: {verdict.canaries} canaries at {verdict.sites} sites, "
-            f"{verdict.rounds} rounds, {verdict.releases} releases, noise multiplier {verdict.noise_multiplier:.4g}, "
-            f"sampling rate {verdict.sampling_rate:g}, {verdict.seconds:.1f} s"
+            f"mode {verdict.mode}, method {verdict.method}, unit {verdict.unit}: {verdict.canaries} canaries at "
+            f"{verdict.sites} sites, {verdict.rounds} rounds, {verdict.releases} releases, noise multiplier "
+            f"{verdict.noise_multiplier:.4g}, sampling rate {verdict.sampling_rate:g}, {verdict.seconds:.1f} s"
         )
     )
     gates = Table(box=box.SIMPLE_HEAD)

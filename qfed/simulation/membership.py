@@ -21,10 +21,12 @@ from torch import Tensor
 
 from qfed.config import RunConfig, replace
 from qfed.data import SiteData
+from qfed.federation.contribution import unfolded
 from qfed.federation.local import Learner, learner_for
 from qfed.models import flatten, loss, unflatten
 from qfed.privacy.audit.verdict import Membership
-from qfed.privacy.plan import OpenPlan
+from qfed.privacy.plan import OpenPlan, Task, ZerothPlan
+from qfed.privacy.rounds import Read, only
 
 _POINTS = 60
 
@@ -52,6 +54,8 @@ def _trained(learner: Learner, x: Tensor, y: Tensor, rng: np.random.Generator) -
     unflatten(learner.model, learner.start)
     learner.model.train()
     training, plan = learner.config.training, learner.plan
+    if isinstance(plan, ZerothPlan):
+        return _stepped(learner, plan, lambda: (x[half], y[half]), rng)
     assert isinstance(plan, OpenPlan)  # noqa: S101  mode off
     for round in range(1, training.rounds + 1):
         plan.train_round(
@@ -68,6 +72,16 @@ def _trained(learner: Learner, x: Tensor, y: Tensor, rng: np.random.Generator) -
             rng=rng,
         )
     return flatten(learner.model)
+
+
+def _stepped(learner: Learner, plan: ZerothPlan, read: Read, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A reference model of training.method = "dp_zo"."""
+    vector = learner.start
+    for round in range(1, learner.config.training.rounds + 1):
+        task = Task(torch.from_numpy(vector.copy()), read, None, "reference", "reference", round, rng)
+        move = only(plan.release_rounds(learner.model, loss(learner.schema.task), [task]))
+        vector = (vector + unfolded(learner.config, move, "reference", round, len(vector))).astype(np.float32)
+    return vector
 
 
 def _likelihood(learner: Learner, vector: NDArray[np.float32], x: Tensor, y: Tensor) -> NDArray[np.float64]:

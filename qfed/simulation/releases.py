@@ -98,21 +98,24 @@ def observe(
     learner: Learner, data: Sequence[SiteData], canaries: Canaries, rounds: int, folder: Path, progress: Progress
 ) -> Observed:
     """Train `rounds` rounds at the sites `data` with their canaries."""
-    config = learner.config
     model = AuditModel(learner.model, canaries.coordinates)
     model.train()
     start = np.concatenate([learner.start, np.zeros(canaries.coordinates, np.float32)])
     with ExitStack() as opened:
-        limits = Limits(config.privacy.epsilon, config.privacy.delta)
-        books = [
-            opened.enter_context(closing(Ledger(folder / f"{number}.db", limits, durable=False)))
-            for number in range(len(data))
-        ]
+        books = ledgers_of(learner, folder, len(data), opened)
         told = lambda round: progress(round, rounds)  # noqa: E731
         if isinstance(plan := learner.plan, SharedPlan | SitePlan):
             return _summed(learner, plan, model, start, data, canaries, rounds, books, told)
         assert isinstance(plan, LocalPlan)  # noqa: S101  the audit refuses mode off
         return _each(learner, plan, model, start, data, canaries, rounds, books, told)
+
+
+def ledgers_of(learner: Learner, folder: Path, sites: int, opened: ExitStack) -> list[Ledger]:
+    """A fresh ledger for each audited site, closed with `opened`."""
+    limits = Limits(learner.config.privacy.epsilon, learner.config.privacy.delta)
+    return [
+        opened.enter_context(closing(Ledger(folder / f"{number}.db", limits, durable=False))) for number in range(sites)
+    ]
 
 
 def _each(
@@ -134,7 +137,7 @@ def _each(
     )
     for round in range(1, rounds + 1):
         tasks = _tasks(vector, records, books, round)
-        _all(plan.train_rounds(model, objective, tasks, optimizer=recorder.optimizer))
+        outcomes_of(plan.train_rounds(model, objective, tasks, optimizer=recorder.optimizer))
         vector = np.asarray(torch.stack([task.weights for task in tasks]).mean(0).numpy())
         told(round)
     spent = max(book.spent(DATASET) for book in books)
@@ -167,7 +170,7 @@ def _summed(
     releases = []
     for round in range(1, rounds + 1):
         tasks = _tasks(vector, records, books, round)
-        parts = _all(
+        parts = outcomes_of(
             plan.release_rounds(
                 model, objective, tasks, optimizer=lambda p: torch.optim.SGD(p, lr=training.learning_rate)
             )
@@ -196,7 +199,7 @@ def _tasks(
     ]
 
 
-def _all(outcomes: Sequence[_T | Exception]) -> list[_T]:
+def outcomes_of(outcomes: Sequence[_T | Exception]) -> list[_T]:
     """What came of all sites; the first error is raised, since an audit has no site to spare."""
     for outcome in outcomes:
         if isinstance(outcome, Exception):

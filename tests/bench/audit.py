@@ -2,9 +2,10 @@
 
     python tests/bench/audit.py [--json FILE] [--runs 100]
 
-Each bug is put into the parts of the real plan, in modes local and shared, and the audit must flag it; then `runs`
-audits of the plan as it is (half of them a mode) count each gate's false alarms. The last rows time an audit with 1000
-canaries. Exit status 1 when a bug gets through or a gate has more than one false alarm in a hundred.
+Each bug is put into the parts of the real plan, in modes local and shared and for both methods of training (gradients,
+zeroth-order steps), and the audit must flag it; then `runs` audits of the plan as it is (modes and methods in turn)
+count each gate's false alarms. The last rows time an audit with the default number of canaries. Exit status 1 when a
+bug gets through or a gate has more than one false alarm in a hundred.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 
 from qfed.config import RunConfig, load_config
-from qfed.privacy import clipping, steps
+from qfed.privacy import clipping, steps, zeroth_order
 from qfed.privacy.audit.verdict import Verdict
 from qfed.privacy.discrete import DiscreteGaussian
 from qfed.simulation.audit import audit
@@ -30,12 +32,15 @@ from qfed.simulation.audit import audit
 BASE = ("data.source=wine", "model.kind=twin", "model.wires=2", "model.layers=1", "federation.sites=5")
 LOCAL = ("privacy.mode=local", "training.rounds=4", "training.local_steps=4", "training.batch_size=30")
 SHARED = ("privacy.mode=shared", "training.rounds=24", "training.local_steps=1", "training.batch_size=30")
-HONEST_CANARIES = 400
+ZEROTH = ("training.method=dp_zo",)
+HONEST_CANARIES, PROBED_CANARIES = 400, 250
+MODES, METHODS = ("local", "shared"), ("gradient", "dp_zo")
 
 
-def small(mode: str, *changes: str) -> RunConfig:
-    """A run that takes a second to audit."""
-    return load_config(None, [*BASE, *(LOCAL if mode == "local" else SHARED), *changes])
+def small(mode: str, *changes: str, method: str = "gradient") -> RunConfig:
+    """A run that takes seconds to audit."""
+    base = [*BASE, *(LOCAL if mode == "local" else SHARED), *(ZEROTH if method == "dp_zo" else ())]
+    return load_config(None, [*base, *changes])
 
 
 @contextmanager
@@ -85,8 +90,16 @@ def clipped_as(whole: Callable[[Any, int, float], Any]) -> Iterator[None]:
         counts = [y.shape[1]] * len(total) if present is None else np.diff(present.offsets)
         return np.stack([whole(row, int(n), clip) for row, n in zip(total, counts, strict=True)])
 
-    with patch.object(steps, "stacked_sum", broken):
+    def along(values: Any, clip: float) -> Any:
+        return whole(values.sum(axis=0), len(values), clip)[None]
+
+    with patch.object(steps, "stacked_sum", broken), patch.object(zeroth_order, "clipped", along):
         yield
+
+
+def each_direction_clipped() -> AbstractContextManager[None]:
+    """Zeroth-order steps: a record's differences are clipped one by one, not together."""
+    return patch.object(zeroth_order, "clipped", lambda values, clip: np.clip(values, -clip, clip))
 
 
 def unclipped() -> AbstractContextManager[None]:
@@ -95,7 +108,7 @@ def unclipped() -> AbstractContextManager[None]:
 
 
 def mean_clipped() -> AbstractContextManager[None]:
-    """The batch's mean gradient is clipped, not each record's."""
+    """The batch's mean gradient (or difference) is clipped, not each record's."""
 
     def whole(total: Any, records: int, clip: float) -> Any:
         mean = total / max(1, records)
@@ -111,19 +124,25 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "batch-mean clipping": mean_clipped,
     "the same seed each round": seeded,
 }
+ZEROTH_BUGS = BUGS | {"clipping a direction at a time": each_direction_clipped}
 
 
-def caught(bug: str, mode: str) -> Verdict:
+def caught(bug: str, mode: str, method: str = "gradient") -> Verdict:
     """The verdict on a plan with a bug."""
-    with BUGS[bug]():
+    with ZEROTH_BUGS[bug]():
+        if method == "dp_zo":
+            several = ["training.directions=4"] if bug not in BUGS else []
+            return audit(small(mode, *several, method=method), canaries=PROBED_CANARIES, sites=2, seed=1)
         return audit(small(mode), canaries=600, sites=2, seed=1)
 
 
-def false_alarms(runs: int) -> Counter[str]:
-    """Gates that failed in honest audits, modes in turn."""
+def false_alarms(runs: int, methods: Sequence[str] = METHODS) -> Counter[str]:
+    """Gates that failed in honest audits, modes and methods in turn."""
     found: Counter[str] = Counter()
     for run in range(runs):
-        verdict = audit(small("local" if run % 2 else "shared"), canaries=HONEST_CANARIES, sites=2, seed=run)
+        mode, method = MODES[run % 2], methods[run // 2 % len(methods)]
+        canaries = PROBED_CANARIES if method == "dp_zo" else HONEST_CANARIES
+        verdict = audit(small(mode, method=method), canaries=canaries, sites=2, seed=run)
         found.update(verdict.failed)
     return found
 
@@ -140,15 +159,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = Table(title="Bugs put into the plan")
-    for column in ("bug", "mode", "caught by", "noise z", "correlation", "gain", "proven epsilon"):
-        table.add_column(column, justify="left" if column in ("bug", "mode", "caught by") else "right")
+    words = ("method", "bug", "mode", "caught by")
+    for column in (*words, "noise z", "correlation", "gain", "proven epsilon"):
+        table.add_column(column, justify="left" if column in words else "right")
     missed = 0
-    for bug in BUGS:
-        for mode in ("local", "shared"):
-            verdict = caught(bug, mode)
+    for method in METHODS:
+        for bug, mode in product(ZEROTH_BUGS if method == "dp_zo" else BUGS, MODES):
+            verdict = caught(bug, mode, method)
             missed += verdict.passed
             value = {gate.name: gate.value for gate in verdict.gates}
             table.add_row(
+                method,
                 bug,
                 mode,
                 ", ".join(verdict.failed) or "[red]nothing[/]",
@@ -167,13 +188,13 @@ def main() -> None:
         {"name": f"false alarms, {gate}", "value": alarms[gate], "unit": "", "goal": max(1, arguments.runs // 100)}
         for gate in ("noise level", "noise shape", "noise correlation", "canary gain", "ledger", "epsilon")
     ]
-    for mode in ("local", "shared"):
+    for method, mode in product(METHODS, MODES):
         terms = ["training.local_steps=1", "training.rounds=40"] if mode == "shared" else ["training.local_steps=4"]
-        config = load_config(None, [f"privacy.mode={mode}", *terms])
+        config = load_config(None, [f"privacy.mode={mode}", f"training.method={method}", *terms])
         began = time.perf_counter()
-        audit(config, seed=1)
-        seconds = time.perf_counter() - began
-        figures.append({"name": f"1000 canaries, hybrid model, mode {mode}", "value": seconds, "unit": "s", "goal": 10})
+        canaries = audit(config, seed=1).canaries
+        seconds, what = time.perf_counter() - began, "hybrid model" if method == "gradient" else method
+        figures.append({"name": f"{canaries} canaries, {what}, mode {mode}", "value": seconds, "unit": "s", "goal": 10})
     finish("Audit", [{"better": "lower"} | figure for figure in figures], ("torch", "scipy"), arguments.json)
     if missed or max(alarms.values(), default=0) > max(1, arguments.runs // 100):
         raise SystemExit(1)

@@ -57,6 +57,8 @@ class Verdict:
 
     name: str
     mode: str
+    method: str
+    """What training takes from a record: its gradient, or (dp_zo) differences of its loss."""
     unit: str
     epsilon: float
     """What the plan claims for the audited rounds."""

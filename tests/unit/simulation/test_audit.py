@@ -40,7 +40,10 @@ CAUGHT_BY = {
     "no clipping": "canary gain",
     "batch-mean clipping": "canary gain",
     "the same seed each round": "noise correlation",
+    "clipping a direction at a time": "canary gain",
 }
+ZEROTH = [(bug, mode) for bug in bench.ZEROTH_BUGS for mode in bench.MODES]
+ZEROTH = [pair for pair in ZEROTH if pair not in {("noise x 0.9", "local"), ("batch-mean clipping", "local")}]
 
 
 @pytest.mark.parametrize("kind", ["twin", "hybrid"])
@@ -75,10 +78,53 @@ def test_a_bug_in_mode_site_is_flagged(bug: str) -> None:
     assert CAUGHT_BY[bug] in verdict.failed
 
 
+@pytest.mark.parametrize(
+    ("bug", "mode"),
+    [
+        ("noise x 0.9", "local"),
+        ("batch-mean clipping", "local"),
+        *(pytest.param(bug, mode, marks=pytest.mark.slow) for bug, mode in ZEROTH),
+    ],
+)
+def test_a_bug_in_a_zeroth_order_plan_is_flagged(bug: str, mode: str) -> None:
+    verdict = bench.caught(bug, mode, "dp_zo")
+    assert CAUGHT_BY[bug] in verdict.failed
+    assert verdict.method == "dp_zo"
+    gates = {gate.name: gate.value for gate in verdict.gates}
+    if bug == "clipping a direction at a time":
+        assert gates["canary gain"] == pytest.approx(2, abs=0.6), "the root of four directions"
+
+
+@pytest.mark.parametrize("mode", ["local", "shared"])
+def test_an_honest_zeroth_order_plan_passes_and_its_canaries_prove_something(mode: str) -> None:
+    config = bench.small(mode, "training.rounds=4", "privacy.epsilon=8", method="dp_zo")
+    verdict = audit(config, canaries=150, sites=2, seed=5)
+    assert verdict.passed, verdict.failed
+    assert verdict.epsilon == pytest.approx(8, abs=0.02)
+    assert 1 < max(bound.epsilon for bound in verdict.bounds if bound.binding) < 8
+    assert verdict.releases == (32 if mode == "local" else 4)
+
+
+def test_a_sampled_zeroth_order_plan_on_a_device_is_audited_as_it_is_charged() -> None:
+    """The device is not asked: what it answers is clipped afterwards."""
+    device = ["model.kind=hybrid", "quantum.device=default.mixed", "quantum.shots=20"]
+    config = bench.small("shared", "training.sampling_rate=0.3", "training.rounds=6", *device, method="dp_zo")
+    verdict = audit(config, canaries=150, seed=3)
+    assert verdict.passed, verdict.failed
+    assert verdict.sampling_rate == 0.3
+
+
+def test_more_directions_than_an_audit_can_invert_are_told_with_the_way_out() -> None:
+    config = bench.small("local", "training.directions=8", method="dp_zo")
+    with pytest.raises(ConfigError, match=r"canaries=250 .* 8000 directions .* --canaries 125"):
+        audit(config)
+
+
 @pytest.mark.slow
-def test_honest_plans_pass() -> None:
+@pytest.mark.parametrize("method", ["gradient", "dp_zo"])
+def test_honest_plans_pass(method: str) -> None:
     """The short form of tests/bench/audit.py, which makes 100 runs."""
-    alarms = bench.false_alarms(8)
+    alarms = bench.false_alarms(8, (method,))
     assert sum(alarms.values()) <= 1, alarms
 
 
@@ -103,8 +149,9 @@ def test_a_plan_without_privacy_has_nothing_to_audit() -> None:
         audit(small("privacy.mode=off"))
 
 
-def test_a_finished_run_is_audited_with_its_ledgers_and_its_model(tmp_path: Path) -> None:
-    config = bench.small("local", "simulation.compare=[]", "training.rounds=2")
+@pytest.mark.parametrize("method", bench.METHODS)
+def test_a_finished_run_is_audited_with_its_ledgers_and_its_model(method: str, tmp_path: Path) -> None:
+    config = bench.small("local", "simulation.compare=[]", "training.rounds=2", method=method)
     simulate(config, out=tmp_path / "run")
     verdict = audit(config, folder=tmp_path / "run", canaries=200, sites=2, membership=True, seed=1)
     assert verdict.passed, verdict.failed
