@@ -14,6 +14,7 @@ runs/RUN.toml     configurations of the runs it agreed to
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -37,6 +38,7 @@ from qfed.models import model_files
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import LocalPlan, OpenPlan
 from qfed.quantum.spending import Caps, Meter, counted_by
+from qfed.quantum.time_limit import TimeLimit, limited
 from qfed.secagg import ClientSession, ClientStore, Federation, GroupedSession, Identity, Layout, client_session, encode
 from qfed_client.floor import refuse_below
 from qfed_client.schedule import refuse_outside
@@ -58,8 +60,9 @@ class Site:
         simulated: bool = False,
         spending: Path | None = None,
         now: Callable[[], datetime] = datetime.now,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.folder, self._simulated, self._now = folder, simulated, now
+        self.folder, self._simulated, self._now, self._clock = folder, simulated, now, clock
         self._written = _version(folder)
         self._spending = spending or folder / "spending.db"
         self.config: SiteConfig = load_site(folder / "site.toml")
@@ -139,9 +142,8 @@ class Site:
         refuse_outside(self.config.policy, self._now())
         most = self.config.policy.most_seconds
         if most is not None and (took := self._slow.get(run, 0.0)) > most:
-            raise ResourcesRefused(
-                f"a round of run={run} took this machine {took:.1f} s, and its policy allows {most:g} s (most_seconds)"
-            )
+            told = "was stopped" if math.isinf(took) else f"took this machine {took:.1f} s"
+            raise ResourcesRefused(f"a round of run={run} {told}, and the policy allows {most:g} s (most_seconds)")
 
     def _check(self, config: RunConfig) -> None:
         refuse_below(self.config.policy, config, self._federation.policy, simulated=self._simulated)
@@ -249,16 +251,21 @@ class Site:
             if (cached := session.cached_upload(request)) is not None:
                 return cached
         self._admit_work(run)
-        started = time.monotonic()
         policy = policy_of(config, self._federation.policy.federation_id)
-        if config.kind == "synthesize":
-            layout, values = self._counts(config, run, round, train=train)
-        else:
-            learner = learner_for(config)
-            with counted_by(self._meter(run, config)):
-                values = self._values(learner, run, round, model, train=train)
-            layout = layout_of(config, policy, learner.parameters, learner.metric, train=train)
-        self._slow[run] = max(self._slow.get(run, 0.0), time.monotonic() - started)
+        limit = TimeLimit(self.config.policy.most_seconds, f"a round of run={run}", clock=self._clock)
+        try:
+            with limited(limit):
+                if config.kind == "synthesize":
+                    layout, values = self._counts(config, run, round, train=train)
+                else:
+                    learner = learner_for(config)
+                    with counted_by(self._meter(run, config)):
+                        values = self._values(learner, run, round, model, train=train)
+                    layout = layout_of(config, policy, learner.parameters, learner.metric, train=train)
+        except ResourcesRefused:
+            self._slow[run] = math.inf
+            raise
+        self._slow[run] = max(self._slow.get(run, 0.0), limit.elapsed)
         seed = self.config.rounding_seed
         rounding = (
             np.random.default_rng() if seed is None else experiment_rng(seed, f"{self.config.name}/rounding", round)

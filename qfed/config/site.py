@@ -44,8 +44,9 @@ class SitePolicy(Section):
     most_wires: Count | None = None
     """Most wires of a circuit; memory and time double with each."""
     most_seconds: Positive | None = None
-    """Longest time that a round may take this machine; a run that took longer once trains no further round here. The
-    first round compiles the circuit's kernel, unless `qfed warmup` did."""
+    """Longest time that a round may take this machine. A round that would pass it is stopped between two steps or
+    before circuits are submitted, as soon as that is known; what it was charged stays charged, and the run trains no
+    further round here. The first round compiles the circuit's kernel, unless `qfed warmup` did."""
     threads: Count | None = None
     """Most threads that training uses; all cores if left out."""
     hours: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d$")] | None = None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from qfed.privacy.gradients import Array, Chain, Fill, Loss, chain_for, hooks, stacked_sum
 from qfed.privacy.rounds import Opened
+from qfed.quantum.time_limit import part
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Sample = Callable[[], Array]
@@ -60,13 +61,14 @@ def train_sites(
         shapes = [p.shape for p in model.parameters() if p.requires_grad]
         rows = [[nn.Parameter(piece) for piece in _pieces(row, shapes)] for row in weights]
         optimizers = [optimizer(row) for row in rows]
-        parts = [part for row in rows for part in row]
+        parts = [piece for row in rows for piece in row]
         cut = lambda gradient: [piece for row in gradient for piece in _pieces(row, shapes)]  # noqa: E731
     for _ in range(steps):
-        for part, gradient in zip(parts, cut(torch.from_numpy(release(sums(weights, sample())))), strict=True):
-            part.grad = gradient
-        for each in optimizers:
-            each.step()
+        with part("steps"):
+            for piece, gradient in zip(parts, cut(torch.from_numpy(release(sums(weights, sample())))), strict=True):
+                piece.grad = gradient
+            for each in optimizers:
+                each.step()
     for site, row in zip(sites, weights, strict=True):
         site.task.weights.copy_(row)
 

@@ -30,6 +30,7 @@ from qfed.privacy.noise import poisson_sample
 from qfed.privacy.rounds import Opened, Task, records, train_all
 from qfed.privacy.steps import MakeOptimizer
 from qfed.privacy.zeroth_order import Array, Probe, clipped_differences
+from qfed.quantum.time_limit import part
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ class ZerothPlan:
             weights = start + torch.from_numpy(coefficients @ along).to(start)
             mine = slice(step * self.probe.directions, (step + 1) * self.probe.directions)
             x, y = site.x[chosen], site.y[chosen]
-            total = clipped_differences(model, loss, weights, along[mine], x, y, self.probe.smoothing, self.clip_norm)
+            smoothing, clip_norm = self.probe.smoothing, self.clip_norm
+            with part("steps"):
+                total = clipped_differences(model, loss, weights, along[mine], x, y, smoothing, clip_norm)
             gradient = self.proximal * coefficients
             gradient[mine] += self._released(total)
             velocity = self.momentum * velocity + gradient

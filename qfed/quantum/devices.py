@@ -3,7 +3,8 @@
 Every circuit that a counted device executes is charged (`qfed.quantum.spending`) before it is submitted: those of a
 batch together, a broadcast circuit as one a record, and groups of observables that need bases of their own, and the
 shifted circuits of a gradient, each for itself, since that is what a processor runs.
-Errors  MissingExtra, ConfigError for a device that cannot be made; SpendingCapReached from the meter
+A submission goes out as a whole or, past a cap or a limit of time, not at all.
+Errors  MissingExtra, ConfigError for a device that cannot be made; SpendingCapReached from the meter, ResourcesRefused
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from qfed.config import QuantumConfig
 from qfed.errors import ConfigError, MissingExtra
 from qfed.quantum.spending import charge
+from qfed.quantum.time_limit import part
 
 _EXTRAS = {
     "braket": ("amazon-braket-pennylane-plugin", "rigetti"),
@@ -59,8 +61,9 @@ def counted(device: Any) -> Any:
         batch = circuits if isinstance(circuits, (list, tuple)) else (circuits,)
         runs = [circuit.batch_size or 1 for circuit in batch]
         shots = sum(n * (circuit.shots.total_shots or 0) for n, circuit in zip(runs, batch, strict=True))
-        charge(sum(runs), shots)
-        return execute(circuits, *args, **kwargs)
+        with part("circuits", sum(runs)):
+            charge(sum(runs), shots)
+            return execute(circuits, *args, **kwargs)
 
     device.execute = charging
     return device

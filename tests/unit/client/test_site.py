@@ -30,6 +30,7 @@ from qfed.federation.engine import InProcessGrid
 from qfed.federation.local import Learner
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.privacy.plan import plan_for
+from qfed.quantum.spending import Meter
 from qfed_client.app import SITE_FAILED, SITE_REFUSED, app, close_sites
 from qfed_client.site import Site
 from qfed_server.rounds import run_rounds
@@ -328,17 +329,65 @@ def test_outside_its_hours_a_site_joins_and_trains_nothing_but_answers_the_proto
     assert charged(clear.site(0)) == [(RUN, 1)]
 
 
+class Ticks:
+    """A clock that goes on by a second whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+def test_a_round_that_would_be_too_slow_is_stopped_between_its_steps(tmp_path: Path) -> None:
+    lab = clear_lab(tmp_path, "training.local_steps=50")
+    amend(lab.site(0), most_seconds=20.0)
+    clock = Ticks()
+    site = Site(lab.site(0), simulated=True, clock=clock)
+    site.join(RUN, to_toml(lab.config))
+    model = wire.vector_to_bytes(lab.learner.start)
+    with pytest.raises(
+        ResourcesRefused, match=r"has taken .* the next 1 steps take about 1 s, past the 20 s .*most_sec"
+    ):
+        site.contribute(RUN, 1, model, b"", train=True)
+    assert 10 < clock.now <= 22, "it stops before the step that would pass the limit, and not much earlier"
+    with pytest.raises(ResourcesRefused, match=r"was stopped, and the policy allows 20 s \(most_seconds\)"):
+        site.contribute(RUN, 2, model, b"", train=True)
+    site.close()
+    assert charged(lab.site(0)) == [(RUN, 1)], "its charge stays, and there is no other"
+
+
 def test_a_run_that_was_too_slow_trains_no_further_round(tmp_path: Path) -> None:
-    lab = clear_lab(tmp_path)
-    amend(lab.site(0), most_seconds=1e-9)
-    site = Site(lab.site(0), simulated=True)
+    """One step, which nothing was known of before."""
+    lab = clear_lab(tmp_path, "training.local_steps=1")
+    amend(lab.site(0), most_seconds=2.0)
+    site = Site(lab.site(0), simulated=True, clock=Ticks())
     site.join(RUN, to_toml(lab.config))
     model = wire.vector_to_bytes(lab.learner.start)
     site.contribute(RUN, 1, model, b"", train=True)
-    with pytest.raises(ResourcesRefused, match="most_seconds"):
+    with pytest.raises(ResourcesRefused, match=r"took this machine 3\.0 s, and the policy allows 2 s"):
         site.contribute(RUN, 2, model, b"", train=True)
     site.close()
     assert charged(lab.site(0)) == [(RUN, 1)]
+
+
+def test_a_submission_that_would_take_too_long_is_not_made(tmp_path: Path) -> None:
+    """On a device: nothing is submitted, counted or paid that is known to pass the limit."""
+    device = ("model.kind=hybrid", "quantum.device=default.qubit", "quantum.shots=10", "training.method=dp_zo")
+    lab = clear_lab(tmp_path, *device, "training.local_steps=4")
+    amend(lab.site(0), most_seconds=4.5)
+    site = Site(lab.site(0), simulated=True, clock=Ticks())
+    site.join(RUN, to_toml(lab.config))
+    with pytest.raises(ResourcesRefused, match=r"circuits take about .* they were not begun"):
+        site.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
+    site.close()
+    used = Meter("default.qubit", RUN, file=lab.site(0) / "spending.db").spent()
+    whole = Site(lab.site(1), simulated=True)
+    whole.join(RUN, to_toml(lab.config))
+    whole.contribute(RUN, 1, wire.vector_to_bytes(lab.learner.start), b"", train=True)
+    whole.close()
+    assert 0 < used.shots < Meter("default.qubit", RUN, file=lab.site(1) / "spending.db").spent().shots
 
 
 def test_a_policy_that_was_changed_holds_from_the_next_message_on(lab: Lab) -> None:

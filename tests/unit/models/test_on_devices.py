@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pennylane as qml
 import pytest
 import torch
 
@@ -64,6 +65,22 @@ def test_shots_are_counted_and_capped_before_they_are_spent() -> None:
             model(records(7))
     assert meter.spent() == Spent(4, 200)
     assert torch.equal(first, model_of("reuploading", QuantumConfig(device="default.qubit", shots=50))(records(4)))
+
+
+def test_a_cap_in_the_middle_of_a_step_stops_before_the_submission_that_would_pass_it() -> None:
+    """Counted twice: by the meter, and by the device itself, which PennyLane's tracker watches."""
+    layer = QuantumLayer(_by_first_axis, {"w": (2,)}, wires=2)
+    layer.run_on(QuantumConfig(device="default.qubit", shots=10), 1)
+    runner = layer.runner(2)
+    x, meter = torch.rand(6, 2), Meter("default.qubit", caps=Caps(shots=155))
+    with counted_by(meter), qml.Tracker(runner._device) as seen:  # type: ignore[union-attr]
+        layer(x)
+        assert meter.spent() == Spent(6, 60)
+        # The gradients of six records come record by record: a batch of circuits each, of which only whole ones fit.
+        with pytest.raises(SpendingCapReached, match="nothing was submitted"):
+            layer.per_sample(x)[1](torch.ones(6, 2))
+    assert 60 < meter.spent().shots <= 155
+    assert seen.totals["shots"] == meter.spent().shots, "what was refused never reached the device"
 
 
 def test_broadcasting_and_single_circuits_agree() -> None:
