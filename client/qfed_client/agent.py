@@ -2,11 +2,15 @@
 
     join -> (poll -> fetch -> answer -> send)* -> leave
 
-It runs the ClientApp that is installed here and fetches no code. torch and PennyLane are loaded by the first message.
+It runs the ClientApp that is installed here and fetches no code. With `preload` torch and all else that every run needs
+is loaded beside the serving from the first connection on, without it by the first message; PennyLane always by the
+first model that has a circuit.
 Whatever breaks on the way (network, server restart, certificate, a login that is refused) is told in the log and tried
 again with growing pauses. A reply that was ready is sent again; where a message may have been lost (its delivery was
 cut off, or the process was killed) the agent logs in anew, and the aggregator asks again: uploads come from the site's
-cache then, and the ledger refuses to train a round twice. Of an error, only its type's name leaves the site.
+cache then, and the ledger refuses to train a round twice. An aggregator that was started anew knows nothing of what it
+asked before, and has another number for the site: a reply to that is dropped. Of an error, only its type's name leaves
+the site.
 What there is of process-wide state is the learner's: agents that are threads of one process share a lock (`turn`), so
 that one of them computes at a time.
 """
@@ -37,12 +41,15 @@ class App(Protocol):
     def __call__(self, message: Message, context: Context) -> Message:
         """The reply to a message."""
 
+    def load(self) -> None:
+        """Get ready for messages; called at most once, from a thread of its own."""
+
     def close(self, folder: Path) -> None:
         """No more messages come for the site of this folder."""
 
 
 class InstalledApp:
-    """The ClientApp that is installed with this package, loaded by the first message."""
+    """The ClientApp that is installed with this package; imported by `load`, or else by the first message."""
 
     _used = False
 
@@ -53,6 +60,10 @@ class InstalledApp:
         self._used = True
         reply: Message = app(message, context)
         return reply
+
+    def load(self) -> None:
+        """Import it, and torch with it; a message that comes meanwhile waits for that."""
+        import qfed_client.app  # noqa: F401
 
     def close(self, folder: Path) -> None:
         """Close the site's durable state."""
@@ -73,6 +84,7 @@ class Agent:
         app: App | None = None,
         turn: threading.Lock | None = None,
         backoff: Backoff | None = None,
+        preload: bool = False,
     ) -> None:
         self._folder, self._fleet, self._app = folder.resolve(), fleet, app or InstalledApp()
         self._turn = turn or threading.Lock()
@@ -82,10 +94,19 @@ class Agent:
         self._stop = threading.Event()
         self._reply: tuple[Message, float] | None = None
         self._joined = False
+        self._node: int | None = None
+        self._loader: threading.Thread | None = None
+        if preload:
+            self._loader = threading.Thread(target=self._load, name=f"app of {self._folder.name}", daemon=True)
 
     def stop(self) -> None:
         """Ask the agent to leave; from any thread or a signal handler."""
         self._stop.set()
+
+    @property
+    def loading(self) -> bool:
+        """Whether the app is being loaded, which nothing can cut short."""
+        return self._loader is not None and self._loader.is_alive()
 
     def serve(self) -> None:
         """Take part until `stop`."""
@@ -98,9 +119,11 @@ class Agent:
                     self._backoff.succeeded()
                 except (LinkError, StateError) as error:
                     pause = self._backoff.pause()
-                    if isinstance(error, NotAdmitted):
-                        self._joined = False
-                    log.warning("%s. Trying again in %.1f s", str(error).rstrip("."), pause)
+                    if isinstance(error, NotAdmitted) and self._joined:
+                        self._joined = False  # if the login is refused as well, that is told
+                        log.info("%s does not know this connection any more; logging in anew", self._fleet.address)
+                    else:
+                        log.warning("%s. Trying again in %.1f s", str(error).rstrip("."), pause)
                 self._stop.wait(pause)
         finally:
             self._stop.set()
@@ -110,10 +133,24 @@ class Agent:
     # -- coming and going ----------------------------------------------------------------------------------------
 
     def _join(self) -> None:
-        self._fleet.activate()
-        self._joined = True
+        node = self._fleet.activate()
+        if self._reply is not None and node != self._node:
+            log.info("a reply is dropped: the aggregator was started anew and asks again")
+            self._reply = None
+        self._joined, self._node = True, node
         self._audit.append({"what": "connected", "server": self._fleet.address})
         log.info("connected to %s", self._fleet.address)
+        if self._loader is not None and self._loader.ident is None:
+            self._loader.start()
+
+    def _load(self) -> None:
+        started = time.monotonic()
+        try:
+            self._app.load()
+        except Exception:  # the first message meets it again, and its sender is told
+            log.exception("what answers messages cannot be loaded")
+        else:
+            log.info("ready for messages: loaded in %.1f s", time.monotonic() - started)
 
     def _leave(self) -> None:
         if self._fleet.active:

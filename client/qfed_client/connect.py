@@ -75,4 +75,4 @@ def agent_for(
         agent=f"qfed/{qfed.__version__}",
         clock=clock,
     )
-    return Agent(folder, fleet, app=app, turn=turn)
+    return Agent(folder, fleet, app=app, turn=turn, preload=config.preload)

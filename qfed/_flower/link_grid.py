@@ -3,7 +3,7 @@
 A message is kept until it is answered. A site that was started anew after it had taken a message is asked again; one
 that is offline is waited for `patience` seconds, then its message comes back as an error. A reply counts once all its
 parts are there.
-Cost  three SQL statements a poll, and polls at least 10 ms apart
+Cost  polls at least 10 ms apart
 """
 
 from __future__ import annotations
@@ -150,10 +150,10 @@ class LinkGrid(OneRunGrid):
 
     def _lost(self, asked: _Asked, since: float) -> bool:
         """Whether the site took this message before it was started anew, and cannot answer it any more."""
-        kept = self._state.get_valid_message_ins(asked.id)
+        kept = self._state.message_ins_store.get(asked.id)
         if kept is None:
             return True
-        taken = kept["delivered_at"]
+        taken = kept.metadata.delivered_at
         return bool(taken) and datetime.fromisoformat(taken).timestamp() < since
 
     def _whole(self, name: str, asked: _Asked) -> Message | None:

@@ -1,30 +1,32 @@
-"""Flower's SuperLink inside this process: its HTTP application, its nodes and its runs, on one SQLite file.
+"""Flower's SuperLink inside this process: its HTTP application, its nodes and its runs, in memory.
 
 The public part (`/v1/fleet/*`) is what sites talk to; everything else of the application belongs behind a private
 socket, since Flower's control API asks for no credentials. A site is a node that is registered here by its public
 key; there is no other way in. The ServerApp runs in this process on a `LinkGrid` (link_grid.py), so there is no task
 token, no app bundle, and nothing that another process could be given.
 
-Departure from a stock SuperLink: a node that is still counted as online may activate itself again. It has proved that
-it holds the key, so it is the same site, started anew after a crash; Flower would make it wait for a minute.
-Cost  1.6 s and 60 MB to import        Errors  StateError when the database cannot be opened
+Its state is what is under way and nothing else: who is connected, and messages until they are answered. What must
+outlive the process is in the runs' folders, so none of it is written to a disk: a server that starts again registers
+its sites from the roster under new numbers, they log in anew, and a run goes on from its folder. On SQLite, the other
+state that Flower has, a message costs the server about three times the CPU time, and nothing in it was read again.
+
+Departures from a stock SuperLink: a node that is still counted as online may activate itself again. It has proved that
+it holds the key, so it is the same site, started anew after a crash; Flower would make it wait for a minute. And sites
+talk to `fleet`, which has the middleware of the fleet API only.
+Cost  1.6 s and 60 MB to import; memory of the messages under way (a model for each site that is asked)
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
-from sqlalchemy.exc import SQLAlchemyError
 
 from qfed._flower import assume_identity  # first: telemetry and update checks are off before Flower is imported
 from qfed._flower.link_grid import LinkGrid
@@ -34,8 +36,6 @@ LOGIN = "/v1/fleet/activate-node"
 """Where a node logs in."""
 KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 """Header with the node's key, in base64, as `Node.key` has it."""
-STORAGE = (OSError, sqlite3.Error, SQLAlchemyError)
-"""What is raised when the disk is full, or the database is locked or damaged."""
 
 Status = Literal["registered", "online", "offline"]
 
@@ -51,42 +51,29 @@ class Node:
 
 
 class SuperLink:
-    """One SuperLink on the database at `path`; `app` is its ASGI application."""
+    """One SuperLink; `app` is its ASGI application, `fleet` the part of it that sites talk to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
+        from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
         from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
         from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
         from flwr.superlink.config_loader import SuperLinkLifespanConfig
         from flwr.superlink.main import create_app
 
-        if not path.exists():
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         config = SuperLinkLifespanConfig(
             control_address="", health_server_address=None, host="", port=0, insecure=True, certificates=None,
             superexec_auth_secret=os.urandom(32), authn_plugin=NoOpControlAuthnPlugin(), event_log_plugin=None,
             fleet_event_log_plugin=None, enable_event_log=False, artifact_provider=None, enable_supernode_auth=True,
             fleet_api_type="grpc-rere", fleet_api_address=None, simulation=False, ssl_ca_certfile=None,
-            ssl_certfile=None, ssl_keyfile=None, database=str(path), isolation="process",
+            ssl_certfile=None, ssl_keyfile=None, database=FLWR_IN_MEMORY_DB_NAME,
+            isolation="process",
             runtime_dependency_install=False,
         )  # fmt: skip
-        try:
-            with warnings.catch_warnings():  # how Flower configures Alembic is its own affair
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self.app: Any = create_app(config, SuperLinkLifespan)
-        except STORAGE as error:
-            raise StateError(
-                f"{path} cannot be opened ({error}); it holds connections only, no run and no model: move it away and "
-                "start again"
-            ) from None
+        self.app: Any = create_app(config, SuperLinkLifespan)
+        self.fleet: Any = _fleet_alone(self.app)
         self._state = self.app.state.linkstate_factory.state()
         self._state.activate_node = _taken_over(self._state)
         self._task: int | None = None
-        self._end_all()
-
-    def close(self) -> None:
-        """Let go of the database."""
-        for part in (self._state, self._state.object_store):
-            part._engine.dispose()
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 
@@ -103,6 +90,9 @@ class SuperLink:
         """Let a node in no more; what it sends is refused from now on."""
         from flwr.common.constant import NOOP_FLWR_AID
 
+        (found,) = self._state.get_node_info(node_ids=[node_id])
+        if found.online_until is None:  # Flower deletes none that was never there
+            self._state.activate_node(node_id, 0)
         self._state.delete_node(NOOP_FLWR_AID, node_id)
 
     def nodes(self) -> tuple[Node, ...]:
@@ -127,7 +117,7 @@ class SuperLink:
         (info,) = self._state.get_run_info(run_ids=[number])
         self._task = info.primary_task_id
         if self._state.claim_task(self._task) is None or not self._state.activate_task(self._task):
-            raise StateError("the SuperLink did not begin the run; is its database used by another process?")
+            raise StateError("the SuperLink did not begin the run")
         assume_identity(number)
         (info,) = self._state.get_run_info(run_ids=[number])
         return LinkGrid(self._state, info, stop=stop, patience=patience)
@@ -149,6 +139,31 @@ class SuperLink:
             self._state.stop_run(run.run_id)
         for run in self._state.get_run_info():
             self._state.cleanup_run(run.run_id)
+
+
+def _fleet_alone(app: Any) -> Any:
+    """The fleet API and /health of `app`, without the middleware of its other APIs.
+
+    Every request to `app` passes nine layers, six of which hand on what is not theirs; for a site's requests that is
+    half of the time. What is not known to belong to another API stays.
+    """
+    from fastapi import FastAPI
+    from flwr.supercore.routers import health
+    from flwr.supercore.routers.runtime.tracing import RuntimeTracingMiddleware
+    from flwr.superlink.routers.control import middlewares as control
+    from flwr.superlink.routers.fleet.middlewares import FleetEventLogMiddleware
+    from flwr.superlink.routers.fleet.router import router
+
+    others = {
+        control.ControlSensitiveResponseMiddleware, control.ControlAuthenticationMiddleware,
+        control.ControlLicenseMiddleware, control.ControlEventLogMiddleware, RuntimeTracingMiddleware,
+        FleetEventLogMiddleware,
+    }  # fmt: skip
+    fleet = FastAPI(openapi_url=None, middleware=[part for part in app.user_middleware if part.cls not in others])
+    fleet.state = app.state
+    fleet.include_router(health.router)
+    fleet.include_router(router)
+    return fleet
 
 
 def _taken_over(state: Any) -> Callable[[int, float], bool]:

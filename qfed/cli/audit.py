@@ -10,8 +10,6 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from qfed.config import load_config
-
 
 def audit(
     target: Annotated[
@@ -31,6 +29,8 @@ def audit(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Audit privacy: canaries through the real plan; exit status 1 when a gate fails."""
+    from qfed.config import load_config
+
     folder = target if target is not None and target.is_dir() else None
     config = load_config(folder / "config.toml" if folder is not None else target, set_ or [])
     console = Console(stderr=as_json)

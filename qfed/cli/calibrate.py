@@ -10,8 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from qfed.config import load_config
-
 
 def calibrate(
     config: Annotated[Path | None, typer.Argument(help="Configuration (TOML); the defaults without one.")] = None,
@@ -25,6 +23,8 @@ def calibrate(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Say what a run will cost each site: noise and epsilon in every mode, drops, colluders, people at many sites."""
+    from qfed.config import load_config
+
     resolved = load_config(config, set_ or [])
     console = Console(stderr=as_json)
     with console.status("accounting"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -33,3 +34,8 @@ def client(
         signal.signal(signal.SIGTERM, leave)
         signal.signal(signal.SIGINT, leave)
         agent.serve()
+        if agent.loading:
+            # A thread inside `import torch` cannot be stopped, and an interpreter that is taken down beneath it may
+            # crash. What the agent keeps is closed and on the disk by now.
+            logging.shutdown()
+            os._exit(0)

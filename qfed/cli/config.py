@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, TypeGuard
 
 import typer
-from pydantic import BaseModel
 from rich.console import Console
 from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 
-from qfed.config import RunConfig, load_config, shipped_prices, to_toml
 from qfed.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 app = typer.Typer(help="Look at, check and start configurations.", no_args_is_help=True)
 
@@ -25,6 +26,8 @@ def show(
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a field.")] = None,
 ) -> None:
     """Print the resolved configuration as TOML, defaults filled in; fails when it is not valid."""
+    from qfed.config import load_config, to_toml
+
     text = to_toml(load_config(config, set_ or []))
     console = Console()
     if console.is_terminal:
@@ -45,10 +48,12 @@ def schema(
 
         typer.echo(json.dumps(published_schema(), indent=2))
         return
+    from qfed.config import RunConfig
+
     if as_json:
         typer.echo(json.dumps(RunConfig.model_json_schema(), indent=2))
         return
-    sections = {"": RunConfig} | _sections()
+    sections = {"": RunConfig} | _sections(RunConfig)
     if section is not None and section not in sections:
         raise ConfigError(f"there is no section={section!r}; sections are {', '.join(filter(None, sections))}")
     console = Console()
@@ -60,10 +65,12 @@ def schema(
 @app.command()
 def prices() -> None:
     """Print qfed's table of device prices (TOML): copy it, correct it, name it in quantum.prices."""
+    from qfed.config import shipped_prices
+
     typer.echo(shipped_prices().read_text(encoding="utf-8"), nl=False)
 
 
-def _sections(model: type[BaseModel] = RunConfig, path: str = "") -> dict[str, type[BaseModel]]:
+def _sections(model: type[BaseModel], path: str = "") -> dict[str, type[BaseModel]]:
     """Sections by their path, with those inside of others (quantum.noise)."""
     found: dict[str, type[BaseModel]] = {}
     for name, field in model.model_fields.items():
@@ -73,6 +80,8 @@ def _sections(model: type[BaseModel] = RunConfig, path: str = "") -> dict[str, t
 
 
 def _is_section(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    from pydantic import BaseModel
+
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
@@ -112,6 +121,8 @@ def init(
     if path.exists():
         raise ConfigError(f"{path} exists already; name another file")
     if source is None:
+        from qfed.config import RunConfig, to_toml
+
         path.write_text(to_toml(RunConfig()), encoding="utf-8")
         typer.echo(f"wrote {path}; run it with: qfed simulate {path}")
         return

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qfed.config import ServerConfig, environment, to_toml
 from qfed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -123,6 +122,7 @@ def join(
 
 def enrol_aggregator(folder: Path, server: str, hosts: list[str] | None, locked: bool) -> None:
     """What qfed federation init does more when it knows the server: authority, certificate, invitation."""
+    from qfed.config import ServerConfig, to_toml
     from qfed.federation.coordinator import read
     from qfed.federation.enrolment import AGGREGATOR, TLS, republish
     from qfed.federation.enrolment import invite as write
@@ -149,6 +149,7 @@ def told_next(folder: Path, federation: Federation) -> None:
 
 def create_authority(folder: Path, permit: list[str] | None, locked: bool) -> Authority:
     """A new authority named after the federation."""
+    from qfed.config import environment
     from qfed.federation.authority import Authority
     from qfed.federation.coordinator import FILE, read
 
@@ -161,6 +162,7 @@ def create_authority(folder: Path, permit: list[str] | None, locked: bool) -> Au
 
 def opened(folder: Path) -> Authority:
     """The authority of a folder, asking for its passphrase where there is one and somebody to ask."""
+    from qfed.config import environment
     from qfed.federation.authority import Authority
 
     passphrase = environment(PASSPHRASE)

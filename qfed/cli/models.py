@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from qfed.config import ARCHITECTURES, ModelConfig, RunConfig, load_config
 from qfed.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from qfed.config import RunConfig
     from qfed.quantum import Trainability
 
 app = typer.Typer(help="Look at the models of the library.", no_args_is_help=True)
@@ -81,6 +81,8 @@ def show(
 
 
 def _config(name: str, set_: list[str] | None) -> RunConfig:
+    from qfed.config import ARCHITECTURES, load_config
+
     if name not in ARCHITECTURES:
         raise ConfigError(f"there is no model named {name!r}; they are {', '.join(ARCHITECTURES)}")
     source = ["data.source=digits"] if name in _IMAGES else []
@@ -88,6 +90,7 @@ def _config(name: str, set_: list[str] | None) -> RunConfig:
 
 
 def _built(config: RunConfig, kind: str) -> tuple[nn.Module, int]:
+    from qfed.config import ModelConfig
     from qfed.data import schema_of
     from qfed.models import build, flatten
 

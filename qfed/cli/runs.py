@@ -21,7 +21,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from qfed.cli.server import DATA, Data
-from qfed.config import load_config, replace, to_toml
 from qfed.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +44,8 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Submit a run: a configuration, no code. It waits until those before it are over."""
+    from qfed.config import load_config, replace, to_toml
+
     resolved = load_config(config, set_ or ())
     if "sites" not in resolved.federation.model_fields_set:
         from qfed_server.datadir import DataDir

@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 
-from qfed.config import ServerConfig
-
 app = typer.Typer(help="Run the aggregation server.", invoke_without_command=True)
 
 Data = Annotated[Path, typer.Option("--data", help="The server's data directory.")]
@@ -46,6 +44,7 @@ def init(
     address: Annotated[str, typer.Option("--address", help="host:port that sites connect to.")] = "localhost:9443",
 ) -> None:
     """Make the data directory of a server: settings and federation file; certificates go into its folder tls."""
+    from qfed.config import ServerConfig
     from qfed.federation.invitation import host_and_port
     from qfed_server.datadir import make
 

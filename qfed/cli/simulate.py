@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from qfed.config import RunConfig, load_config
 from qfed.errors import MissingExtra, SpendingCapReached
+
+if TYPE_CHECKING:
+    from qfed.config import RunConfig
 
 
 def simulate(
@@ -30,6 +32,8 @@ def simulate(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of sites and aggregator.")] = False,
 ) -> None:
     """Simulate a federation: real models, real noise, real encryption, sites on this machine."""
+    from qfed.config import load_config
+
     resolved = load_config(config, [*(set_ or []), *([f"simulation.engine={engine}"] if engine else [])])
     console = Console()
     if resolved.kind == "synthesize":

@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from qfed.config import EMBEDDED
 from qfed.errors import ConfigError
 
 app = typer.Typer(help="Studies: questions that take many runs to answer.", no_args_is_help=True)
@@ -34,6 +33,8 @@ def data_efficiency(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Accuracy against the number of real records, with and without private simulated records, at one budget."""
+    from qfed.config import EMBEDDED
+
     sources = tuple(source or EMBEDDED)
     if unknown := [name for name in sources if name not in EMBEDDED]:
         raise ConfigError(f"--source {unknown[0]!r}: the study knows {', '.join(EMBEDDED)}")

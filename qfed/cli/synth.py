@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -70,6 +69,8 @@ def sample(
     force: _Force = False,
 ) -> None:
     """Draw simulated records, with the columns and units of the schema."""
+    import numpy as np
+
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; choose another --out, or say --force to replace it")
     console = Console()

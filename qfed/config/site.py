@@ -108,4 +108,7 @@ class SiteConfig(Section):
     """Seed of stochastic rounding, for reproducible simulations; leave out for the operating system's entropy."""
     server: ServerAddress | None = None
     """The aggregator that `qfed client` connects to; a simulation has none."""
+    preload: Flag = True
+    """Load torch and the model code as soon as the agent is connected, so that its first answer comes at once. Without
+    it an agent that waits takes a quarter of the memory; the first message then waits for seconds."""
     policy: SitePolicy

@@ -12,6 +12,8 @@ Quantum 3, 214 (2019) ask for, by angles near zero instead of by pairs of invers
 published circuits are not: a ring of CNOTs turns Z_w into a product of several Z before anything is learned. (What both
 are worth under differential privacy: the commit that set them.)
 The last rotations about Z commute with a measured Z: their weights have gradient zero.
+
+PennyLane is imported by the functions, not here: the classical twin only needs to know how many weights there are.
 """
 
 from __future__ import annotations
@@ -21,8 +23,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
-
-import pennylane as qml
 
 from qfed.config import ModelConfig
 from qfed.models import own
@@ -67,6 +67,8 @@ def reuploading(wires: int, layers: int) -> Circuit:
     """
 
     def function(inputs: Any, weights: Any) -> Any:
+        import pennylane as qml
+
         _tilt(wires)
         for layer in range(layers):
             for wire in range(wires):
@@ -85,6 +87,8 @@ def scaled_reuploading(wires: int, layers: int) -> Circuit:
     """
 
     def function(inputs: Any, weights: Any, scales: Any) -> Any:
+        import pennylane as qml
+
         _tilt(wires)
         for layer in range(layers):
             for wire in range(wires):
@@ -105,6 +109,8 @@ def strongly_entangling(wires: int, layers: int) -> Circuit:
     """
 
     def function(inputs: Any, weights: Any) -> Any:
+        import pennylane as qml
+
         _tilt(wires)
         qml.AngleEmbedding(inputs, wires=range(wires), rotation="Y")
         qml.StronglyEntanglingLayers(weights, wires=range(wires), imprimitive=qml.CZ)
@@ -121,6 +127,8 @@ def basic_entangler(wires: int, layers: int) -> Circuit:
     """
 
     def function(inputs: Any, weights: Any) -> Any:
+        import pennylane as qml
+
         qml.AngleEmbedding(inputs, wires=range(wires), rotation="Y")
         qml.BasicEntanglerLayers(weights, wires=range(wires))
         return _all_z(wires)
@@ -133,6 +141,8 @@ def qcnn(wires: int, layers: int) -> Circuit:
     layout = qcnn_layout(wires, layers)
 
     def function(inputs: Any, filters: Any, pools: Any) -> Any:
+        import pennylane as qml
+
         _tilt(wires)
         qml.AngleEmbedding(inputs, wires=range(wires), rotation="Y")
         qcnn_operations(layout, filters, pools)
@@ -150,11 +160,13 @@ def iqp(wires: int, layers: int) -> Circuit:
     Source: Havlicek et al., Nature 567, 209 (2019); the local expectations as features: Huang et al., Nat. Commun. 12,
     2631 (2021). Departure: pairs on a ring instead of all pairs. With one layer Z is 0 and left out.
     """
-    letters = (qml.X, qml.Y, qml.Z) if layers > 1 else (qml.X, qml.Y)
+    letters = "XYZ" if layers > 1 else "XY"
 
     def function(inputs: Any) -> Any:
+        import pennylane as qml
+
         qml.IQPEmbedding(inputs, wires=range(wires), n_repeats=layers, pattern=_ring(wires))
-        return [qml.expval(letter(wire)) for letter in letters for wire in range(wires)]
+        return [qml.expval(getattr(qml, letter)(wire)) for letter in letters for wire in range(wires)]
 
     return Circuit(function, {}, len(letters) * wires, angle_limit=KERNEL_ANGLE)
 
@@ -180,12 +192,16 @@ def circuit_of(config: ModelConfig) -> Circuit:
 
 
 def _tilt(wires: int) -> None:
+    import pennylane as qml
+
     for wire in range(wires):
         qml.RY(-math.pi / 2, wires=wire)
 
 
 def _block(wires: int, weights: Any) -> None:
     """Rot on every wire, then a ring of CRY; weights (3 W + pairs,)."""
+    import pennylane as qml
+
     for wire in range(wires):
         qml.Rot(weights[3 * wire], weights[3 * wire + 1], weights[3 * wire + 2], wires=wire)
     for place, pair in enumerate(_ring(wires), 3 * wires):
@@ -197,6 +213,8 @@ def _block_size(wires: int) -> int:
 
 
 def _all_z(wires: int) -> Any:
+    import pennylane as qml
+
     return [qml.expval(qml.Z(wire)) for wire in range(wires)]
 
 

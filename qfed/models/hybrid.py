@@ -12,7 +12,6 @@ monotone and noise in the encoder is not wound up. torch.fx can trace the model:
 
 from __future__ import annotations
 
-import pennylane as qml
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +39,8 @@ class Flat(nn.Module):
 
 def quantum_layer(circuit: Circuit, wires: int) -> QuantumLayer:
     """The circuit as a layer; a QNode brings its own wires, in its device."""
+    import pennylane as qml
+
     own_wires = None if isinstance(circuit.function, qml.QNode) else wires
     return QuantumLayer(circuit.function, dict(circuit.weight_shapes), wires=own_wires)
 

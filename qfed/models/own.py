@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pennylane as qml
 import torch
 
 from qfed.errors import CircuitError
@@ -36,10 +35,13 @@ _FAULTS = (
     SyntaxError,
     TypeError,
     ValueError,
-    qml.exceptions.DeviceError,
-    qml.exceptions.QuantumFunctionError,
-    qml.exceptions.WireError,
 )
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    from pennylane import exceptions
+
+    return *_FAULTS, exceptions.DeviceError, exceptions.QuantumFunctionError, exceptions.WireError
 
 
 def load_circuit(reference: str) -> Callable[..., Any]:
@@ -59,7 +61,7 @@ def load_circuit(reference: str) -> Callable[..., Any]:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except _FAULTS as error:
+    except _faults() as error:
         del sys.modules[module_name]
         raise CircuitError(
             f"circuit={reference!r}: importing {path} fails with {_told(error, reference)}; correct it"
@@ -79,12 +81,14 @@ def load_circuit(reference: str) -> Callable[..., Any]:
 
 def check(function: Callable[..., Any], shapes: Mapping[str, tuple[int, ...]], wires: int, reference: str) -> int:
     """Try the circuit on zeros and return how many numbers it gives for a record; raises CircuitError."""
+    import pennylane as qml
+
     quantum_function = function.func if isinstance(function, qml.QNode) else function
     _signature(quantum_function, shapes, reference)
     weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
     try:
         tape = _tape(quantum_function, wires, weights)
-    except _FAULTS as error:
+    except _faults() as error:
         taken = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
         raise CircuitError(
             f"circuit={reference!r} called with inputs ({wires},) and weights {taken} fails with "
@@ -97,7 +101,7 @@ def check(function: Callable[..., Any], shapes: Mapping[str, tuple[int, ...]], w
         )
     try:
         dimensions = [measurement.shape(None, wires) for measurement in tape.measurements]
-    except _FAULTS as error:
+    except _faults() as error:
         raise CircuitError(
             f"circuit={reference!r} returns a measurement that is no fixed set of numbers ({_told(error, reference)}); "
             "return expectations or probabilities"
@@ -106,6 +110,8 @@ def check(function: Callable[..., Any], shapes: Mapping[str, tuple[int, ...]], w
 
 
 def _tape(function: Callable[..., Any], wires: int, weights: Mapping[str, torch.Tensor]) -> Any:
+    import pennylane as qml
+
     try:
         return qml.tape.make_qscript(function)(torch.zeros(wires), **weights)
     except IndexError:  # TorchLayer passes (B, W), and some functions index the batch
@@ -113,6 +119,8 @@ def _tape(function: Callable[..., Any], wires: int, weights: Mapping[str, torch.
 
 
 def _wires(function: Callable[..., Any], used: Sequence[Any], wires: int, reference: str) -> None:
+    import pennylane as qml
+
     device = function.device.wires if isinstance(function, qml.QNode) else None
     found = list(used) if device is None else device.tolist()
     if len(found) > wires:

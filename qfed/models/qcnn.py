@@ -16,8 +16,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pennylane as qml
-
 Pair = tuple[int, int]
 
 
@@ -44,6 +42,8 @@ def qcnn_layout(wires: int, layers: int) -> QcnnLayout:
 
 def qcnn_operations(layout: QcnnLayout, filters: Any, pools: Any) -> None:
     """Queue the gates; filters (S, 15), pools (S, 2) for S stages."""
+    import pennylane as qml
+
     for stage, (filtered, pooled) in enumerate(layout.stages):
         f, p = filters[stage], pools[stage]
         for a, b in filtered:

@@ -24,7 +24,6 @@ from dp_accounting import dp_event
 from dp_accounting.pld.pld_privacy_accountant import PLDAccountant
 from dp_accounting.rdp.rdp_privacy_accountant import RdpAccountant
 from scipy.optimize import brentq
-from scipy.stats import binom
 
 from qfed.errors import ConfigError
 
@@ -131,6 +130,8 @@ def person_epsilon(releases: Releases, delta: float, sites: int, *, one_sum: boo
 
 @lru_cache(maxsize=256)
 def _group(releases: Releases, delta: float, sites: int) -> float:
+    from scipy.stats import binom  # half a second to import
+
     counts = range(sites + 1)
     chances = binom.pmf(counts, sites, releases.sampling_rate)
     once = dp_event.MixtureOfGaussiansDpEvent(releases.noise_multiplier, list(counts), list(chances))

@@ -1,9 +1,10 @@
 """The aggregator's data directory: everything that the server needs and everything that it must not lose.
 
     server.toml        how it is reached, limits           federation.json  roster and policy, signed by the coordinator
-    tls/               ca.crt, server.crt, server.key      superlink.db     Flower's connections
+    tls/               ca.crt, server.crt, server.key
     control.sock       the private listener (0600)         token            login of the dashboard (0600)
     runs/RUN/          one folder a run                    runs/witness/    what was seen of each site's privacy ledger
+    sites.json         when each site was there last
 
 Errors  ConfigError for each thing that is missing or does not fit, with the way out, before anything is started
 """
@@ -17,13 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qfed.config import ServerConfig, load_server, to_toml
 from qfed.errors import ConfigError, ProtocolError
-from qfed.federation import certificates
 from qfed.federation.files import write_atomically
-from qfed.federation.invitation import host_and_port
-from qfed.secagg import Federation
+
+if TYPE_CHECKING:  # what only asks the server need not wait for the keys' library
+    from qfed.secagg import Federation
 
 LONGEST_SOCKET = 100
 """Bytes of the socket's path; the operating system takes about 107."""
@@ -56,9 +58,9 @@ class DataDir:
         return self.path / "control.sock"
 
     @property
-    def database(self) -> Path:
-        """Flower's SQLite file."""
-        return self.path / "superlink.db"
+    def seen_file(self) -> Path:
+        """When each site was there last."""
+        return self.path / "sites.json"
 
     def tls(self, name: str) -> Path:
         """A file of the public listener's TLS."""
@@ -75,6 +77,8 @@ class DataDir:
 
     def federation(self) -> Federation:
         """The coordinator's file, verified."""
+        from qfed.secagg import Federation
+
         file = self.federation_file
         if not file.exists():
             raise ConfigError(f"{file} is missing; get a copy of the coordinator's federation.json and put it there")
@@ -99,6 +103,9 @@ class DataDir:
 
     def check_certificate(self, now: datetime | None = None) -> tuple[str, ...]:
         """Warnings of an end that is near; ConfigError unless sites would accept the certificate at its address now."""
+        from qfed.federation import certificates
+        from qfed.federation.invitation import host_and_port
+
         key = self.tls(certificates.KEY)
         if key.exists() and key.stat().st_mode & 0o077:
             raise ConfigError(f"{key} may be read by others; it is the server's secret: chmod 600 {key}")

@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -61,7 +61,7 @@ class Server:
         from starlette.applications import Starlette
         from starlette.routing import Mount
 
-        from qfed._flower.superlink import STORAGE, SuperLink
+        from qfed._flower.superlink import SuperLink
         from qfed_server.control import routes
         from qfed_server.dashboard import MOUNT
         from qfed_server.listeners import FleetOnly, Listeners, Split, bind_public
@@ -73,10 +73,10 @@ class Server:
         flower = logging.getLogger("flwr")
         flower.handlers.clear()
         flower.setLevel(logging.INFO if log.isEnabledFor(logging.DEBUG) else logging.CRITICAL)
-        link = SuperLink(place.database)
+        link = SuperLink()
         self._registry = Registry(place, link, self._taken_up)
         self._queue = Queue(place.runs, link, patience=config.patience, on_sites=self._joined)
-        self._public = FleetOnly(link.app, config.largest_message << 20, self._registry.logged_in)
+        self._public = FleetOnly(link.fleet, config.largest_message << 20, self._registry.logged_in)
         listeners = Listeners()
         dashboard = self._dashboard()
         own = Starlette(routes=[*routes(self), Mount(MOUNT, dashboard)])
@@ -96,7 +96,8 @@ class Server:
                     if time.monotonic() - beat >= _BEAT:
                         beat = time.monotonic()
                         link.keep_alive()
-                except STORAGE as error:
+                        self._registry.note()
+                except OSError as error:
                     log.error("the server cannot write its state (%s); make room", str(error).partition("\n")[0])
                 if time.monotonic() - day >= _DAY:
                     day = time.monotonic()
@@ -106,8 +107,9 @@ class Server:
         finally:
             log.info("stopping")
             self._queue.close()
+            with suppress(OSError):
+                self._registry.note(leaving=True)
             listeners.stop()
-            link.close()
 
     def _look_at_certificates(self) -> None:
         """Tell of an end that is near; one that has come stops no run that its sites are still connected for."""

@@ -3,16 +3,22 @@
 A version is taken up while the server runs: new sites are let in, revoked ones (and old keys of renewed ones) are not
 any more, and the runs that are under way ask the sites anew at their next round. A file that is older, unsigned, or
 signed by another coordinator than the one the server was set up with is refused, and the one before stays.
+
+When a site was there last outlives the server, in sites.json: written when a site comes or goes, and on the way out.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from qfed._flower.superlink import Node, SuperLink
 from qfed.errors import ConfigError, ProtocolError
+from qfed.federation.files import write_atomically
 from qfed.secagg import Federation
 from qfed_server.datadir import DataDir
 from qfed_server.status import SiteStatus
@@ -30,6 +36,8 @@ class Registry:
         self._refused: bytes | None = None
         self._nodes: dict[str, int] = {}
         self._agents: dict[bytes, str] = {}
+        self._before = _read(place.seen_file)
+        self._noted: frozenset[str] = frozenset()
         self.joined: frozenset[str] = frozenset()
         """Sites in the run that is under way."""
         self._apply()
@@ -89,5 +97,34 @@ class Registry:
                 agent = self._agents.get(node.key, "")
                 version = agent.removeprefix("qfed/") if agent.startswith("qfed/") else None
                 status = replace(status, status=node.status, last_seen=node.last_seen, version=version)
+            if status.last_seen is None and name in self._before:  # not since this server was started
+                status = replace(status, status="offline", **self._before[name])
             found.append(status)
         return tuple(found)
+
+    def note(self, *, leaving: bool = False) -> None:
+        """Keep on the disk who was there last, if a site came or went, or the server is `leaving`."""
+        sites = self.sites()
+        online = frozenset(site.name for site in sites if site.status == "online")
+        if leaving or online != self._noted:
+            seen = {
+                site.name: {"last_seen": site.last_seen, "version": site.version}
+                for site in sites
+                if site.last_seen is not None
+            }
+            write_atomically(self._place.seen_file, json.dumps(seen).encode())
+            self._noted = online
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """What `note` wrote; nothing when it is not there, or cannot be read."""
+    try:
+        return {
+            str(name): {"last_seen": float(seen["last_seen"]), "version": seen["version"]}
+            for name, seen in json.loads(file.read_text(encoding="utf-8")).items()
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        log.warning("%s cannot be read (%s): when sites were there last is not known", file, type(error).__name__)
+        return {}

@@ -200,11 +200,11 @@ def child_server(folder: Path, port: int, phases: int) -> None:
     from qfed_server.exchange import Exchange
     from qfed_server.listeners import FleetOnly, Listeners, bind_public
 
-    link, listeners = SuperLink(folder / "superlink.db"), Listeners()
+    link, listeners = SuperLink(), Listeners()
     logging.getLogger("flwr").setLevel(logging.ERROR)
     nodes = {f"site-{index}": link.register(key) for index, key in enumerate(public_keys(folder))}
     bound, tls = bind_public("127.0.0.1", port), folder / "tls"
-    listeners.add(FleetOnly(link.app, 1 << 26), bound, certificate=tls / "server.crt", key=tls / "server.key")
+    listeners.add(FleetOnly(link.fleet, 1 << 26), bound, certificate=tls / "server.crt", key=tls / "server.key")
     listeners.start()
     grid = link.begin("bench", stop=threading.Event(), patience=PATIENCE)
     while len(list(grid.get_node_ids())) < SITES:
@@ -233,6 +233,9 @@ def child_agent(folder: Path, port: int, index: int) -> None:
     class Noop:
         def __call__(self, message: Message, context: Context) -> Message:
             return Message(wire.pack({"body": os.urandom(BODY)}), reply_to=message)
+
+        def load(self) -> None:
+            pass
 
         def close(self, folder: Path) -> None:
             pass

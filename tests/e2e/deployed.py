@@ -73,11 +73,17 @@ class Deployment:
     """Files and processes of one federation below `folder`."""
 
     def __init__(
-        self, folder: Path, *changes: str, sites: int = 3, private: bool = True, settings: dict[str, Any] | None = None
+        self,
+        folder: Path,
+        *changes: str,
+        sites: int = 3,
+        private: bool = True,
+        settings: dict[str, Any] | None = None,
+        preload: bool = True,
     ) -> None:
         self.folder, self.port = folder, free_port()
         self.config: RunConfig = load_config(None, [*SMALL, f"federation.sites={sites}", *changes])
-        self.private = private
+        self.private, self.preload = private, preload
         self.names = tuple(f"site-{index}" for index in range(sites))
         self.coordinator, self.data = folder / "coordinator", folder / "server"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -130,6 +136,7 @@ class Deployment:
             dataset=name,
             rounding_seed=self.config.seed,
             server=ServerAddress(address=self.address),
+            preload=self.preload,
             policy=SitePolicy(**terms),
         )
         (place / "site.toml").write_text(to_toml(settings))

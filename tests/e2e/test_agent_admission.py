@@ -1,4 +1,4 @@
-"""Who is let in, and what a site is told when it is not: agents as processes, none of which ever loads torch."""
+"""Who is let in, and what a site is told when it is not: agents as processes that load no torch."""
 
 from __future__ import annotations
 
@@ -29,6 +29,16 @@ agent_for(Path(sys.argv[1]), clock=lambda: utc_now() + timedelta(seconds=600)).s
 """The agent as `qfed client` starts it, with a clock that is ten minutes fast."""
 
 
+STUCK = """
+import sys, time
+from qfed.cli.app import main
+from qfed_client.agent import InstalledApp
+InstalledApp.load = lambda self: time.sleep(3600)
+main()
+"""
+"""`qfed client` on a machine that takes an hour to load torch."""
+
+
 def says(lab: Deployment, name: str, words: str) -> None:
     until(f"{name} to say {words!r}, got {lab.log(name)[-500:]!r}", lambda: words in lab.log(name))
 
@@ -40,7 +50,7 @@ def status(lab: Deployment, name: str) -> str:
 
 
 def test_a_site_comes_and_goes_and_says_what_is_wrong(tmp_path: Path) -> None:
-    with Deployment(tmp_path) as lab:
+    with Deployment(tmp_path, preload=False) as lab:
         lab.start_site("site-0")  # before there is a server
         says(lab, "site-0", "no connection to localhost")
         lab.start_server()
@@ -94,3 +104,17 @@ def test_a_certificate_that_expires_and_is_renewed(tmp_path: Path) -> None:
         lab.start_server()
         until("both sites to be online", lambda: {"site-0", "site-1"} <= lab.online())
         assert "connected to localhost" in lab.log("site-1")
+
+
+def test_a_site_that_is_stopped_while_it_loads_leaves_at_once_and_cleanly(tmp_path: Path) -> None:
+    with Deployment(tmp_path) as lab:
+        lab.start_server()
+        lab.start("site-0", [sys.executable, "-c", STUCK, "client", "--site", lab.site("site-0")])
+        lab.start_site("site-1")
+        for name in ("site-0", "site-1"):
+            says(lab, name, "connected to")
+            assert lab.kill(name, signal.SIGTERM) == 0, lab.log(name)
+            assert "disconnected from" in lab.log(name)
+            assert "Traceback" not in lab.log(name)
+            assert status(lab, name) == "offline"
+            assert auditlog.verify(lab.site(name)).problems == ()

@@ -28,7 +28,6 @@ from qfed_server.listeners import FleetOnly, Listeners, Receive, Scope, Send, bi
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:No path_separator found:DeprecationWarning"),  # Flower's use of Alembic
     # A server that goes down under its clients leaves their connections to the garbage collector.
     pytest.mark.filterwarnings(
         "ignore:Exception ignored in.*(ocket|Transport):pytest.PytestUnraisableExceptionWarning"
@@ -65,6 +64,9 @@ class Echo:
         assert context.node_config["qfed-warm"] == "yes"
         return Message(message.content, reply_to=message)
 
+    def load(self) -> None:
+        pass
+
     def close(self, folder: Path) -> None:
         self.closed.append(folder)
 
@@ -89,8 +91,8 @@ class Lab:
         self.authority = Authority.create(folder / "ca", "lab", NOW - timedelta(days=800))
         self.authority.certify(folder / "tls", ["localhost"], NOW)
         self.ca = (folder / "tls" / "ca.crt").read_bytes()
-        self.link = SuperLink(folder / "superlink.db")
-        self.public = Counted(FleetOnly(self.link.app, 1 << 26))
+        self.link = SuperLink()
+        self.public = Counted(FleetOnly(self.link.fleet, 1 << 26))
         self.listeners: Listeners | None = None
         self.port = 0
         self.agents: list[tuple[Agent, threading.Thread]] = []
@@ -120,8 +122,8 @@ class Lab:
     def agent(self, identity: Identity, app: Any, **how: Any) -> Agent:
         place = self.folder / f"{identity.name}-{len(self.agents)}"
         place.mkdir()
-        turn = how.pop("turn", None)
-        agent = Agent(place, self.fleet(identity, **how), app=app, turn=turn, backoff=Quick())
+        turn, preload = how.pop("turn", None), how.pop("preload", False)
+        agent = Agent(place, self.fleet(identity, **how), app=app, turn=turn, backoff=Quick(), preload=preload)
         thread = threading.Thread(target=agent.serve, name=identity.name)
         thread.start()
         self.agents.append((agent, thread))
@@ -251,6 +253,72 @@ def test_a_reply_that_was_ready_is_sent_after_the_server_came_back(lab: Lab) -> 
         until(lambda: replies or replies.extend(grid.pull_messages(names)) or replies, "the reply")
         assert body_of(replies[0]) == b"late"
         assert app.answered == ["1"], "worked out once"
+
+
+def test_a_reply_to_an_aggregator_that_was_started_anew_is_dropped(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    """It knows nothing of the message; the agent logs in under its new number and answers what it is asked then."""
+    identity, node = lab.identity("a")
+    app = Echo()
+    lab.agent(identity, app)
+    until(lambda: lab.status(node) == "online", "the agent")
+    with lab.run() as grid:
+        app.free.clear()
+        grid.push_messages([asked(node, b"before")])
+        assert app.busy.wait(PATIENCE)
+    lab.down()
+    lab.link = SuperLink()
+    lab.public.app = FleetOnly(lab.link.fleet, 1 << 26)
+    node = lab.link.register(identity.public.node_key())
+    lab.up()
+    with caplog.at_level(logging.INFO, "qfed.agent"):
+        app.free.set()
+        until(lambda: lab.status(node) == "online", "the agent")
+        with lab.run() as grid:
+            assert body_of(*ask(grid, asked(node, b"after", "2"))) == b"after"
+    assert app.answered == ["1", "2"]
+    assert "a reply is dropped" in caplog.text
+    assert "another federation file" not in caplog.text, "no word of a key that is not known: it is"
+
+
+def test_the_app_is_loaded_beside_the_serving_once_and_never_holds_up_the_way_out(lab: Lab) -> None:
+    identity, node = lab.identity("a")
+
+    class Slow(Echo):
+        loads, wait = 0, threading.Event()
+
+        def load(self) -> None:
+            self.loads += 1
+            assert self.wait.wait(PATIENCE)
+
+    app = Slow()
+    agent = lab.agent(identity, app, preload=True)
+    until(lambda: lab.status(node) == "online", "the agent, which does not wait for its app")
+    with lab.run() as grid:
+        assert body_of(*ask(grid, asked(node))) == b"x"
+        lab.down()
+        lab.up()
+        assert body_of(*ask(grid, asked(node, label="2"))) == b"x"
+    until(lambda: app.loads, "the load")
+    lab.leave()
+    assert agent.loading, "the agent has left"
+    app.wait.set()
+    until(lambda: not agent.loading, "its end")
+    assert app.loads == 1, "not with every connection"
+
+
+def test_an_app_that_cannot_be_loaded_is_told_and_tried_again_by_the_first_message(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    identity, node = lab.identity("a")
+
+    class Broken(Echo):
+        def load(self) -> None:
+            raise ImportError("no torch")
+
+    lab.agent(identity, Broken(), preload=True)
+    until(lambda: "cannot be loaded" in caplog.text, "a word about it")
+    with lab.run() as grid:
+        assert body_of(*ask(grid, asked(node))) == b"x"
 
 
 def test_a_server_that_comes_later_is_waited_for(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:

@@ -40,6 +40,15 @@ INTERNALS = [
     ("flwr.common.constant", "NOOP_ACCOUNT_NAME"),
     ("flwr.common.constant", "NOOP_FLWR_AID"),
     ("flwr.supercore.constant", "TaskType"),
+    ("flwr.supercore.constant", "FLWR_IN_MEMORY_DB_NAME"),
+    ("flwr.supercore.routers", "health"),
+    ("flwr.supercore.routers.runtime.tracing", "RuntimeTracingMiddleware"),
+    ("flwr.superlink.routers.control.middlewares", "ControlAuthenticationMiddleware"),
+    ("flwr.superlink.routers.control.middlewares", "ControlEventLogMiddleware"),
+    ("flwr.superlink.routers.control.middlewares", "ControlLicenseMiddleware"),
+    ("flwr.superlink.routers.control.middlewares", "ControlSensitiveResponseMiddleware"),
+    ("flwr.superlink.routers.fleet.middlewares", "FleetEventLogMiddleware"),
+    ("flwr.superlink.routers.fleet.router", "router"),
     ("flwr.supercore.object_store", "NoObjectInStoreError"),
     ("flwr.superlink.auth_plugin", "NoOpControlAuthnPlugin"),
     ("flwr.superlink.cli.flower_superlink", "SuperLinkLifespan"),
@@ -57,6 +66,39 @@ def test_fleet_client_has_the_calls_that_an_agent_makes() -> None:
     client = FleetHttpClient("https://localhost:1", interceptors=(), timeout=1.0)
     assert isinstance(client._client, httpx.Client), "an agent turns off its redirects"
     client.close()
+
+
+def test_what_sites_talk_to_authenticates_them_and_has_no_other_api() -> None:
+    import asyncio
+
+    import httpx
+    from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
+
+    from qfed._flower.superlink import SuperLink
+
+    link = SuperLink()
+    assert isinstance(link._state, InMemoryLinkState)
+    assert link._state.message_ins_store == {}, "where LinkGrid sees whether a message was taken"
+    # What a new version adds stays until it is known to be another API's: look at it, then add it to one of the lists.
+    assert [getattr(part.cls, "__name__", "") for part in link.fleet.user_middleware] == [
+        "BaseHTTPMiddleware",  # errors as JSON
+        "ProtobufTranslationMiddleware",
+        "NodeAuthMiddleware",
+    ]
+
+    async def statuses() -> dict[str, int]:
+        transport = httpx.ASGITransport(app=link.fleet)
+        async with httpx.AsyncClient(transport=transport, base_url="http://fleet") as client:
+            found = {"/health": (await client.get("/health")).status_code}
+            for path in ("/v1/fleet/pull-messages", "/v1/control/list-runs", "/v1/runtime/acquire-task", "/docs"):
+                reply = await client.post(path, content=b"", headers={"content-type": "application/protobuf"})
+                found[path] = reply.status_code
+            return found
+
+    assert asyncio.run(statuses()) == {
+        "/health": 200, "/v1/fleet/pull-messages": 401, "/v1/control/list-runs": 404, "/v1/runtime/acquire-task": 404,
+        "/docs": 404,
+    }  # fmt: skip
 
 
 def test_clock_tolerance_and_error_codes_are_those_that_an_agent_tells_of() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from threading import Event
 
 import pytest
@@ -18,9 +17,9 @@ from qfed.federation import wire
 class Lab:
     """A SuperLink with one run, and nodes without agents."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self) -> None:
         self.stop = Event()
-        self.link = SuperLink(path / "superlink.db")
+        self.link = SuperLink()
         self.state = self.link._state
         self.grid = self.link.begin("abc", stop=self.stop, patience=0.2)
 
@@ -64,11 +63,9 @@ class Lab:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
+def lab() -> Lab:
     """One SuperLink a test."""
-    lab = Lab(tmp_path)
-    yield lab
-    lab.link.close()
+    return Lab()
 
 
 def patiently(pull: Callable[[], list[Message]]) -> list[Message]:
@@ -169,12 +166,14 @@ def test_a_revoked_node_is_let_in_no_more(lab: Lab) -> None:
     assert lab.link.nodes() == ()
 
 
-def test_nothing_of_an_earlier_run_is_left_when_the_server_starts_again(lab: Lab, tmp_path: Path) -> None:
-    node = lab.node()
-    lab.ask(node)
-    lab.link.close()  # as a kill leaves it: the run is still under way in the database
-    again = SuperLink(tmp_path / "superlink.db")
-    assert again._state.get_message_ins(node_id=node, limit=1) == []
-    assert [node.id for node in again.nodes()] == [node]
-    assert isinstance(again.begin("def", stop=Event(), patience=1.0), LinkGrid)
-    again.close()
+def test_nothing_of_a_run_is_left_when_it_ends(lab: Lab) -> None:
+    """Neither messages nor their parts, whatever had become of them; the sites stay."""
+    nodes = [lab.node() for _ in range(3)]
+    names = [lab.ask(node) for node in nodes]
+    lab.reply(lab.take(nodes[0]))
+    lab.reply(lab.take(nodes[1]), parts=False)
+    assert len(lab.pull(names[0])) == 1
+    lab.link.end(completed=False)
+    assert lab.state.num_message_ins() == lab.state.num_message_res() == len(lab.state.object_store) == 0
+    assert {node.id for node in lab.link.nodes()} == set(nodes)
+    assert isinstance(lab.link.begin("def", stop=Event(), patience=1.0), LinkGrid)

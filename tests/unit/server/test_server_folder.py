@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -165,9 +166,7 @@ def test_a_text_that_is_none_names_no_file_of_the_server(place: DataDir) -> None
 @pytest.fixture
 def link(place: DataDir) -> Iterator[SuperLink]:
     """A SuperLink of the directory."""
-    link = SuperLink(place.database)
-    yield link
-    link.close()
+    return SuperLink()
 
 
 def keys(link: SuperLink) -> int:
@@ -180,6 +179,25 @@ def test_the_roster_may_connect_and_a_restart_changes_nothing(place: DataDir, li
     assert all(site.status == "registered" and site.last_seen is None for site in Registry(place, link).sites())
     assert {site.name: site.node_id for site in Registry(place, link).sites()} == before
     assert keys(link) == 4
+
+
+def test_who_was_there_last_outlives_the_server(place: DataDir, link: SuperLink) -> None:
+    registry = Registry(place, link)
+    node, *_ = link.nodes()
+    registry.logged_in(node.key, "qfed/9.9")
+    assert link._state.activate_node(node.id, 15)
+    registry.note()
+    (seen,) = [site for site in registry.sites() if site.status == "online"]
+    assert seen.last_seen is not None
+    again = {site.name: site for site in Registry(place, SuperLink()).sites()}
+    assert again[seen.name] == replace(seen, status="offline", node_id=again[seen.name].node_id)
+    assert {site.status for name, site in again.items() if name != seen.name} == {"registered"}
+    link._state.deactivate_node(node.id)
+    place.seen_file.unlink()
+    registry.note()
+    assert place.seen_file.exists(), "written when it goes as well"
+    place.seen_file.write_text("[]")
+    assert {site.status for site in Registry(place, SuperLink()).sites()} == {"registered"}
 
 
 def test_a_newer_file_is_taken_up_and_what_is_none_is_not(
