@@ -77,6 +77,7 @@ for _command, _work in (
     ("status", runs.status),
     ("logs", runs.logs),
     ("stop", runs.stop),
+    ("resume", runs.resume),
     ("fetch", runs.fetch),
 ):
     app.command(_command)(_work)

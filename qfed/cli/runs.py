@@ -1,4 +1,4 @@
-"""qfed submit, list, status, logs, stop, fetch: runs of a federation, at its aggregation server.
+"""qfed submit, list, status, logs, stop, resume, fetch: runs of a federation, at its aggregation server.
 
 What changes something goes through the server's private socket; everything else is read from its data directory, also
 when no server runs.
@@ -133,6 +133,13 @@ def stop(
     found = _find(data, run).run
     _ask(data, "POST", f"/qfed/runs/{found}/stop", why.encode())
     typer.echo(f"run {found} stops")
+
+
+def resume(run: Run, data: Data = DATA) -> None:
+    """Go on with a run that failed or was stopped, from its last round; what was released is not charged again."""
+    found = _find(data, run).run
+    _ask(data, "POST", f"/qfed/runs/{found}/resume")
+    typer.echo(f"run {found} goes on")
 
 
 def fetch(

@@ -47,8 +47,11 @@ class Outcome:
 class Channel(Protocol):
     """One aggregation: ask, merge, decode."""
 
-    def aggregate(self, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
-        """Send the model, return the sum of the sites' vectors under `layout`."""
+    def aggregate(self, kind: str, round: int, layout: Layout, model: bytes, *, once: bool = False) -> Outcome:
+        """Send the model, return the sum of the sites' vectors under `layout`.
+
+        `once`: if this fails, no other round takes its place; it can be asked for again, under its own label.
+        """
         ...
 
     def begins(self, round: int) -> bool:
@@ -70,7 +73,7 @@ class ClearChannel:
         """Never: there are no keys, and the sites are those that joined."""
         return False
 
-    def aggregate(self, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
+    def aggregate(self, kind: str, round: int, layout: Layout, model: bytes, *, once: bool = False) -> Outcome:
         """See Channel."""
         sites = self._exchange.sites
         asked: Requests = {site: {"run": self._run, "round": round, "model": model, "request": b""} for site in sites}

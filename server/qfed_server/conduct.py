@@ -66,7 +66,13 @@ def conduct(grid: Grid, folder: RunFolder, tell: Tell, *, grace: float, began: f
     if config.kind == "synthesize":
         if not folder.begun:
             folder.begin(folder.run, np.empty(0, np.float32), COUNTS, 1.0)
-        run_synthesis(grid, folder, cohort)
+        try:
+            run_synthesis(grid, folder, cohort, memory, before=lambda: _wait_for_quorum(grid, folder, tell), wait=grace)
+        except QuorumLost as error:
+            raise QuorumLost(
+                f"{error}. When the sites are back, `qfed resume {folder.run}` asks for the same release again at no "
+                "further cost; another run is another release, and is charged"
+            ) from None
         conclude_synthesis(folder, config, {"total": round(time.time() - began, 3)})
         return
     if not folder.begun:

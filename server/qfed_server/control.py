@@ -2,6 +2,7 @@
 
     POST /qfed/runs              body: a configuration (TOML)         201 {"run": ...}
     POST /qfed/runs/RUN/stop     body: why                            200 {}
+    POST /qfed/runs/RUN/resume                                        200 {}
     GET  /qfed/sites             every site of the roster, and whether it is online
     GET  /qfed/server            what serves here
 
@@ -30,6 +31,9 @@ LONGEST_WHY = 500
 class Desk(Control, Protocol):
     """What the operator may ask for at the private socket."""
 
+    def resume(self, run: str) -> None:
+        """Go on with a run that failed or was stopped."""
+
     def sites(self) -> Sequence[SiteStatus]:
         """Every site of the roster."""
         ...
@@ -56,6 +60,13 @@ def routes(control: Desk) -> list[Route]:
 
         return await _answered(work, 200)
 
+    async def resume(request: Request) -> JSONResponse:
+        def work() -> dict[str, Any]:
+            control.resume(request.path_params["run"])
+            return {}
+
+        return await _answered(work, 200)
+
     async def sites(_: Request) -> JSONResponse:
         return await _answered(lambda: {"sites": [asdict(site) for site in control.sites()]}, 200)
 
@@ -65,6 +76,7 @@ def routes(control: Desk) -> list[Route]:
     return [
         Route("/qfed/runs", submit, methods=["POST"]),
         Route("/qfed/runs/{run}/stop", stop, methods=["POST"]),
+        Route("/qfed/runs/{run}/resume", resume, methods=["POST"]),
         Route("/qfed/sites", sites, methods=["GET"]),
         Route("/qfed/server", server, methods=["GET"]),
     ]

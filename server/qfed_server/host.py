@@ -151,6 +151,10 @@ class Server:
         """See Desk."""
         self._queue.stop(find(self.place.runs, run), why)
 
+    def resume(self, run: str) -> None:
+        """See Desk."""
+        self._queue.resume(find(self.place.runs, run))
+
     def sites(self) -> Sequence[SiteStatus]:
         """See Desk."""
         return self._registry.sites()

@@ -1,7 +1,7 @@
 """What an aggregator must know after a crash to go on with the round that was under way, under the same label.
 
     RUN/epoch.json   last epoch that was begun; first round of the one in RUN/epoch.bin; survivors of the open round
-    RUN/epoch.bin    the epoch (see ServerEpoch.to_bytes), nothing of it secret from the aggregator
+    RUN/epoch.bin    the epoch (see ServerEpoch.to_bytes), with groups each one's; nothing secret from the aggregator
 
     begin (number on disk) -> set-up -> keep -> uploads -> fix (survivors on disk) -> unmask -> checkpoint
 
@@ -13,13 +13,14 @@ and a committee member opens its masks for one set of survivors, whatever the ag
 the same release as the one that was cut off, and its model is the one that it would have had.
 
 If that fails (a survivor is gone, the files are lost, the federation changed) the round has failed: the model stays,
-what the sites were charged stays charged, once, and the run goes on with the next round within its plan.
+what the sites were charged stays charged, once, and the run goes on with the next round within its plan. A run of one
+release only (synthesis.py) has no next round: its epoch is kept, and the round is tried again under its label.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class KeptEpoch:
     """An epoch as it was set up."""
 
     first_round: int
-    body: bytes
+    bodies: tuple[bytes, ...]
 
 
 class EpochMemory:
@@ -53,16 +54,16 @@ class EpochMemory:
         self._put(last=max(round, self._known["last"] + 1), first_round=None, fixed=None)
         return int(self._known["last"])
 
-    def keep(self, first_round: int, body: bytes) -> None:
+    def keep(self, first_round: int, bodies: Sequence[bytes]) -> None:
         """Remember an epoch whose set-up is done."""
-        write_atomically(self._body, body)
+        write_atomically(self._body, b"".join(len(body).to_bytes(8, "big") + body for body in bodies))
         self._put(first_round=first_round)
 
     def epoch(self) -> KeptEpoch | None:
         """The epoch that was kept last, None when none was or another one was begun since."""
         if self._known["first_round"] is None or not self._body.exists():
             return None
-        return KeptEpoch(int(self._known["first_round"]), self._body.read_bytes())
+        return KeptEpoch(int(self._known["first_round"]), tuple(_split(self._body.read_bytes())))
 
     def give_up(self) -> None:
         """Go on with no epoch that was: the next round begins another."""
@@ -81,3 +82,10 @@ class EpochMemory:
     def _put(self, **changes: Any) -> None:
         self._known |= changes
         write_atomically(self._file, json.dumps(self._known).encode())
+
+
+def _split(data: bytes) -> Iterator[bytes]:
+    while data:
+        size = int.from_bytes(data[:8], "big")
+        yield data[8 : 8 + size]
+        data = data[8 + size :]

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Lock, Thread
 
@@ -68,6 +69,18 @@ class Queue:
                 self._current[1].set()
             else:
                 journal.tell("stopped", why=why)
+
+    def resume(self, journal: Journal) -> None:
+        """Go on with a run that failed or was stopped: after its last checkpoint, under the plan that it began with."""
+        with self._lock:
+            if not journal.state.over or journal.state.status == "completed":
+                raise ConfigError(f"run={journal.run} has not failed, and was not stopped ({journal.state.status})")
+            if self._current is not None and self._current[0] == journal.run:
+                raise ConfigError(f"run={journal.run} is still being brought to its end; ask again in a moment")
+            if (folder := RunFolder(journal.path)).begun and (state := folder.checkpoint()).status == "stopped":
+                folder.save(replace(state, status="running"))
+            journal.put(status="queued" if journal.state.started is None else "running", why=None, finished=None)
+        self.wake()
 
     def close(self, seconds: float = 30.0) -> None:
         """Let go of the run that is under way; the next server goes on with it."""

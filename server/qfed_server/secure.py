@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from qfed.errors import LocalProtocolError, ProtocolError, QuorumLost
 from qfed.federation import wire
-from qfed.secagg import EpochSetup, Federation, Layout, ServerEpoch, ServerRound, ServerSession, decode
+from qfed.secagg import EpochSetup, Federation, Group, Layout, ServerEpoch, ServerRound, ServerSession, decode
+from qfed.secagg.groups import recall, remember
 from qfed_server.channel import Outcome, Part, Requests, body_to
 from qfed_server.exchange import Answers, Exchange
 from qfed_server.memory import EpochMemory
@@ -70,7 +71,7 @@ class SecureChannel:
         epoch = self._epoch
         return epoch is None or not 0 <= round - epoch.first_round < self._federation.policy.epoch_rounds
 
-    def aggregate(self, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
+    def aggregate(self, kind: str, round: int, layout: Layout, model: bytes, *, once: bool = False) -> Outcome:
         """See Channel."""
         due = self.begins(round)
         epoch, self._epoch = self._epoch, None  # after any failure below the next round starts with fresh keys
@@ -84,7 +85,7 @@ class SecureChannel:
         outcome = self._sum(epoch, kind, round, layout, model)
         if all(cohort.failure is None for cohort in epoch.cohorts):
             self._epoch = epoch
-        elif self._memory is not None:
+        elif self._memory is not None and not once:
             self._memory.give_up()
         return outcome
 
@@ -141,9 +142,18 @@ class SecureChannel:
             raise QuorumLost(failures[0])
         present = {site for cohort in cohorts if cohort.epoch is not None for site in cohort.epoch.names}
         absent = {site: f"not in the epoch: {why}" for site, why in self._silent.items() if site not in present}
-        if self._memory is not None and self._federation.policy.groups == 1:
-            self._memory.keep(round, _ready(cohorts[0]).to_bytes())
+        if self._memory is not None:
+            self._memory.keep(
+                round, [body for cohort in cohorts if cohort.failure is None for body in self._kept(cohort)]
+            )
         return _Epoch(round, cohorts, absent)
+
+    def _kept(self, cohort: _Cohort) -> Iterator[bytes]:
+        """What is kept of an epoch: of a group, who is in it as well."""
+        group = cohort.session.federation
+        if isinstance(group, Group):
+            yield remember(self._federation, group)
+        yield _ready(cohort).to_bytes()
 
     def _remembered(self) -> _Epoch | None:
         """The epoch that was under way when the aggregator went down, if it is of this federation file."""
@@ -151,29 +161,37 @@ class SecureChannel:
         if kept is None:
             return None
         try:
-            epoch = self._session.restore_epoch(kept.body)
-        except ProtocolError as error:
+            if self._federation.policy.groups == 1:
+                (body,) = kept.bodies
+                return _Epoch(kept.first_round, [_restored(self._session, body)])
+            pairs = zip(kept.bodies[::2], kept.bodies[1::2], strict=True)
+            sessions = ((self._session.of_group(recall(self._federation, group)), body) for group, body in pairs)
+            return _Epoch(kept.first_round, [_restored(session, body) for session, body in sessions])
+        except (ProtocolError, ValueError, IndexError) as error:
             log.warning("the epoch that was under way is not continued, new keys are made: %s", error)
             return None
-        return _Epoch(kept.first_round, [_Cohort(self._session, epoch.names, epoch=epoch)])
 
     # -- a round -------------------------------------------------------------------------------------------------
 
     def _sum(self, epoch: _Epoch, kind: str, round: int, layout: Layout, model: bytes) -> Outcome:
         of = {site: cohort for cohort in epoch.cohorts for site in cohort.sites}
         memory = self._memory
-        fixed = None if memory is None else memory.survivors(round)
+        before = None if memory is None else memory.survivors(round)
+        fixed = None if before is None else frozenset(before)
 
         def begin(cohort: _Cohort) -> Bodies:
             """A round that was cut off after its survivors were fixed is about them: members answer for no others."""
-            cohort.round = cohort.session.begin_round(_ready(cohort), round - epoch.first_round, layout.size, fixed)
+            chosen = None if fixed is None else fixed & set(cohort.sites)
+            cohort.round = cohort.session.begin_round(_ready(cohort), round - epoch.first_round, layout.size, chosen)
             return cohort.round.upload_requests()
 
         def close(cohort: _Cohort) -> Bodies:
-            requests = _running(cohort).unmask_requests()
-            if memory is not None and self._federation.policy.groups == 1:
-                memory.fix(round, _running(cohort).survivors)
-            return requests
+            if fixed is not None and (gone := (fixed & set(cohort.sites)) - set(_running(cohort).survivors)):
+                raise QuorumLost(
+                    f"the sum over {len(fixed)} sites was about to be opened before, and {', '.join(sorted(gone)[:5])} "
+                    "did not send again what it sent then; no sum over others may be opened beside it"
+                )
+            return _running(cohort).unmask_requests()
 
         asked: Requests = {
             site: {"run": self._run, "round": round, "model": model, "request": request}
@@ -182,6 +200,9 @@ class SecureChannel:
         upload = body_to(lambda site, body: _running(of[site]).add_upload(site, body))
         uploads = self._exchange.ask(kind, kind, asked, round=round, accept=upload, body=bytes)
         unmask = _each(epoch.cohorts, close)
+        if memory is not None and unmask:
+            closed = [cohort for cohort in epoch.cohorts if cohort.failure is None]
+            memory.fix(round, sorted(site for cohort in closed for site in _running(cohort).survivors))
         masks = self._ask("unmask", unmask, round, lambda site, body: _running(of[site]).add_unmask(site, body))
         recovery = _each(epoch.cohorts, lambda cohort: _running(cohort).recovery_requests())
         shares = self._ask("recovery", recovery, round, lambda site, body: _running(of[site]).add_recovery(site, body))
@@ -230,6 +251,11 @@ def _each(cohorts: list[_Cohort], step: Callable[[_Cohort], Bodies]) -> dict[str
 
 def _own(cohort: _Cohort, replies: Bodies) -> dict[str, bytes]:
     return {site: replies[site] for site in cohort.sites if site in replies}
+
+
+def _restored(session: ServerSession, body: bytes) -> _Cohort:
+    epoch = session.restore_epoch(body)
+    return _Cohort(session, epoch.names, epoch=epoch)
 
 
 def _begun(cohort: _Cohort) -> EpochSetup:

@@ -2,17 +2,24 @@
 
     cohort -> what the run costs (the sites' plan) -> one round -> statistics.npz, statistics.json -> checkpoint
 
-There is no second try: the sites have charged their ledgers for one release and refuse another, so a round below the
-quorum ends the run, and what it cost is spent. Neither torch nor an accountant is needed: what the plan costs follows
-from the configuration, and the median of what the sites say is taken, so that no minority of them sets it.
+A site is charged for one release and makes one. If the round fails (killed, too few in time, members lost) it is the
+same release that is tried again, under its old label and with the keys of its epoch: who has answered sends the same
+bytes, who was not asked yet may still come in, and once survivors were fixed the sum is over them or none. So a try
+costs nobody anything twice. `max_failed_rounds` tries follow one another; then the run stops, and `qfed resume` tries
+again when the sites are back. A new epoch instead would have other masks over the same part of a site, and two sums of
+that part over other survivors differ by a few sites' parts: sites refuse it. When the epoch is lost (its files, a new
+federation file) or a fixed survivor is gone for good, another release needs another run, and another charge.
+Neither torch nor an accountant is needed: what the plan costs follows from the configuration, and the median of what
+the sites say is taken, so that no minority of them sets it.
 Errors  QuorumLost when no sum was opened
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 
 from qfed._flower import Grid
@@ -26,24 +33,59 @@ from qfed.federation.synthesis_result import synthesis_result
 from qfed.generative.release import STATISTICS, Release
 from qfed.report import write_result, write_synthesis_report
 from qfed_server.history import round_record, site_records, versions, with_traffic
+from qfed_server.memory import EpochMemory
 from qfed_server.rounds import Cohort, countersign, gather, progress
+
+log = logging.getLogger("qfed.server")
 
 ROUND = 1
 
 
-def run_synthesis(grid: Grid, folder: RunFolder, cohort: Cohort | None = None) -> Cohort | None:
-    """Run the federation of `folder` to its end; nothing if it has come to it before."""
+def run_synthesis(
+    grid: Grid,
+    folder: RunFolder,
+    cohort: Cohort | None = None,
+    memory: EpochMemory | None = None,
+    before: Callable[[], None] = lambda: None,
+    wait: float | None = None,
+) -> Cohort | None:
+    """Run the federation of `folder` to its end; nothing if it has come to it before.
+
+    `memory` is the one that the channel of `cohort` has. `before` is called before each try but the first, `wait` is
+    that of `gather`.
+    """
     state = folder.checkpoint()
     if state.status == "completed":
         return cohort
     if (folder.path / f"{STATISTICS}.json").exists():  # cut off between the two files
         folder.save(replace(state, round=ROUND, status="completed"))
         return cohort
-    cohort = cohort or gather(grid, folder)
-    config, coding = cohort.config, coding_of(cohort.config)
+    memory = memory or EpochMemory(folder.path)
+    cohort = cohort or gather(grid, folder, memory, wait=wait)
+    failure: str | None = None
+    for tried in range(1 + cohort.config.federation.max_failed_rounds):
+        try:
+            if tried:
+                log.warning("the release failed and is tried again under its label: %s", failure)
+                before()
+                cohort = gather(grid, folder, memory, wait=wait)
+            failure = _try(folder, cohort)
+        except QuorumLost as error:
+            failure = str(error)
+        if failure is None:
+            return cohort
+    raise QuorumLost(
+        f"the one release failed: {failure}; nothing was opened, and what it cost the sites that answered is spent, "
+        "once"
+    )
+
+
+def _try(folder: RunFolder, cohort: Cohort) -> str | None:
+    """Ask for the release, and save what came of it; why it failed, None if it did not."""
+    state, config, coding = folder.checkpoint(), cohort.config, coding_of(cohort.config)
     statement = privacy_statement(config, ROUND, _spending(cohort, folder.run))
     layout = counts_layout(config, moments_of(config, coding))
-    outcome = cohort.channel.aggregate(wire.TRAIN, ROUND, layout, b"")
+    outcome = cohort.channel.aggregate(wire.TRAIN, ROUND, layout, b"", once=True)
     cohort.witness.note(cohort.exchange.heads)
     if outcome.sums is not None:
         survivors = len(outcome.survivors)
@@ -55,7 +97,7 @@ def run_synthesis(grid: Grid, folder: RunFolder, cohort: Cohort | None = None) -
     state = with_traffic(
         replace(
             state,
-            round=ROUND,
+            round=0 if outcome.sums is None else ROUND,
             rounds=(record,),
             taken_part=dict.fromkeys(outcome.survivors, 1),
             status="stopped" if outcome.sums is None else "completed",
@@ -64,13 +106,10 @@ def run_synthesis(grid: Grid, folder: RunFolder, cohort: Cohort | None = None) -
     )
     folder.save(state)
     progress.info("round", extra={"qfed": state})
-    if outcome.sums is None:
-        sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
-        raise QuorumLost(
-            f"the one release failed: {'; '.join(filter(None, [outcome.failure, *sites]))}; its cost is spent at the "
-            "sites that answered, and another release needs another run"
-        )
-    return cohort
+    if outcome.sums is not None:
+        return None
+    sites = [f"{site}: {reason}" for site, reason in list(outcome.dropouts.items())[:5]]
+    return "; ".join(filter(None, [outcome.failure, *sites]))
 
 
 def conclude_synthesis(folder: RunFolder, config: RunConfig, seconds: dict[str, float]) -> None:

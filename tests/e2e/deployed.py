@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Self
 
-from qfed.config import RunConfig, ServerConfig, SiteConfig, SitePolicy, load_config, to_toml
+from qfed.config import RunConfig, ServerConfig, SiteConfig, SitePolicy, load_config, load_site, to_toml
 from qfed.config.site import ServerAddress
 from qfed.data import SiteData, load, partition
 from qfed.federation import enrolment
@@ -258,6 +258,29 @@ class Deployment:
     def state(self, run: str) -> dict[str, Any]:
         """A run's state."""
         return dict(json.loads((self.run_folder(run) / "state.json").read_text()))
+
+    def memory(self, run: str) -> dict[str, Any]:
+        """What the server would go on with: see qfed_server.memory."""
+        file = self.run_folder(run) / "epoch.json"
+        return dict(json.loads(file.read_text())) if file.exists() else {"last": 0, "first_round": None, "fixed": None}
+
+    def kill_server_when(self, what: str, true: Callable[[], Any]) -> None:
+        """SIGKILL the server the moment that something on its disk is so, and start it again."""
+        end = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < end, f"waited in vain for {what}\n{self.log('server')[-3000:]}"
+            time.sleep(0.001)
+        self.kill("server")
+        self.start_server()
+
+    def amend(self, name: str, **changes: Any) -> None:
+        """Change sections of a site's site.toml, as its operator does."""
+        file = self.site(name) / "site.toml"
+        settings = load_site(file)
+        parts = {section: getattr(settings, section).model_copy(update=fields) for section, fields in changes.items()}
+        draft = file.with_suffix(".draft")
+        draft.write_text(to_toml(settings.model_copy(update=parts)))
+        draft.replace(file)
 
     def wait(self, run: str, patience: float = PATIENCE) -> str:
         """Wait for the end of a run; how it ended."""

@@ -19,7 +19,6 @@ import pytest
 from deployed import OPEN, Deployment
 from proxy import Proxy
 
-from qfed.config import load_site, to_toml
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.privacy.ledger import Ledger, Limits
 from qfed_client import auditlog
@@ -73,13 +72,6 @@ def intact(lab: Deployment, name: str) -> None:
     assert found.problems == (), found.problems
 
 
-def amend(lab: Deployment, name: str, **changes: Any) -> None:
-    file = lab.site(name) / "site.toml"
-    settings = load_site(file)
-    parts = {section: getattr(settings, section).model_copy(update=fields) for section, fields in changes.items()}
-    file.write_text(to_toml(settings.model_copy(update=parts)))
-
-
 def test_a_kill_after_the_upload_and_a_broken_network_change_nothing(tmp_path: Path) -> None:
     """site-0 is killed when its upload is ready and started again, site-1's network is cut and then a black hole.
 
@@ -88,7 +80,7 @@ def test_a_kill_after_the_upload_and_a_broken_network_change_nothing(tmp_path: P
     terms = (*OPEN, "training.rounds=3", "federation.deadline=400")
     with Deployment(tmp_path, *terms, sites=4, private=False, settings={"patience": 90.0}) as lab:
         with Proxy(lab.port) as proxy:
-            amend(lab, "site-1", server={"address": f"localhost:{proxy.port}"})
+            lab.amend("site-1", server={"address": f"localhost:{proxy.port}"})
             lab.start_server()
             lab.start_sites()
             whole = end_of(lab, lab.submit())
@@ -108,7 +100,7 @@ def test_a_kill_after_the_upload_and_a_broken_network_change_nothing(tmp_path: P
             proxy.become("pass")
             again = end_of(lab, run)
 
-            amend(lab, "site-3", policy={"most_rounds": 2})
+            lab.amend("site-3", policy={"most_rounds": 2})
             refused = lab.submit()
             assert lab.wait(refused, LONG) == "failed"
             why = lab.events(refused, "failed")[0]["why"]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
-from deployed import OPEN, PATIENCE, Deployment
+from deployed import OPEN, Deployment
 from small_runs import charges
 
 from qfed.federation.runfolder import Checkpoint, RunFolder
@@ -30,22 +27,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         yield lab
 
 
-def memory(lab: Deployment, run: str) -> dict[str, Any]:
-    """What the server would go on with."""
-    file = lab.run_folder(run) / "epoch.json"
-    return dict(json.loads(file.read_text())) if file.exists() else {"first_round": None, "fixed": None}
-
-
-def kill_when(lab: Deployment, what: str, true: Any) -> None:
-    """SIGKILL the server the moment that something on its disk is so, and start it again."""
-    end = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < end, f"waited in vain for {what}\n{lab.log('server')[-3000:]}"
-        time.sleep(0.001)
-    lab.kill("server")
-    lab.start_server()
-
-
 def checkpoint(lab: Deployment, run: str) -> Checkpoint:
     return RunFolder(lab.run_folder(run)).checkpoint()
 
@@ -55,11 +36,11 @@ def test_the_model_is_that_of_the_run_that_nobody_killed(lab: Deployment) -> Non
     assert lab.wait(whole) == "completed"
     killed = lab.submit(*OPEN)
     # While the sites train: they are asked again under the same label, and send what they have.
-    kill_when(lab, "uploads", lambda: memory(lab, killed)["first_round"] is not None)
+    lab.kill_server_when("uploads", lambda: lab.memory(killed)["first_round"] is not None)
     # After the survivors were fixed, while the members open their masks.
-    kill_when(lab, "unmask", lambda: (memory(lab, killed)["fixed"] or [0])[0] == 2)
+    lab.kill_server_when("unmask", lambda: (lab.memory(killed)["fixed"] or [0])[0] == 2)
     # Right after a checkpoint.
-    kill_when(lab, "round 3", lambda: len(lab.events(killed, "round")) >= 3)
+    lab.kill_server_when("round 3", lambda: len(lab.events(killed, "round")) >= 3)
     assert lab.wait(killed) == "completed"
     one, other = checkpoint(lab, whole), checkpoint(lab, killed)
     assert np.array_equal(one.vector, other.vector)
@@ -77,9 +58,9 @@ def test_a_private_round_that_was_cut_off_is_the_same_release_on_the_same_charge
     """Mode shared: a second answer under a new label would be a second release; under the old one it is the same."""
     before = {name: len(charges(lab.site(name) / "ledger.db")) for name in lab.names}
     run = lab.submit("privacy.mode=shared")
-    kill_when(lab, "uploads of round 1", lambda: memory(lab, run)["first_round"] is not None)
-    kill_when(lab, "unmask of round 2", lambda: (memory(lab, run)["fixed"] or [0])[0] == 2)
-    kill_when(lab, "unmask of round 3", lambda: (memory(lab, run)["fixed"] or [0])[0] == 3)
+    lab.kill_server_when("uploads of round 1", lambda: lab.memory(run)["first_round"] is not None)
+    lab.kill_server_when("unmask of round 2", lambda: (lab.memory(run)["fixed"] or [0])[0] == 2)
+    lab.kill_server_when("unmask of round 3", lambda: (lab.memory(run)["fixed"] or [0])[0] == 3)
     assert lab.wait(run) == "completed"
     state = checkpoint(lab, run)
     assert [(record.round, record.status, record.survivors) for record in state.rounds] == [

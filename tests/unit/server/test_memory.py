@@ -22,13 +22,16 @@ def test_an_epoch_is_kept_until_another_one_is_begun(tmp_path: Path) -> None:
     assert memory.epoch() is None
     memory.begin(3)
     assert EpochMemory(tmp_path).epoch() is None, "its set-up was not finished"
-    memory.keep(3, b"epoch")
+    memory.keep(3, [b"epoch"])
     kept = EpochMemory(tmp_path).epoch()
     assert kept is not None
-    assert (kept.first_round, kept.body) == (3, b"epoch")
+    assert (kept.first_round, kept.bodies) == (3, (b"epoch",))
     memory.begin(4)
     assert EpochMemory(tmp_path).epoch() is None
-    memory.keep(4, b"other")
+    memory.keep(4, [b"", b"other"])
+    found = EpochMemory(tmp_path).epoch()
+    assert found is not None
+    assert found.bodies == (b"", b"other")
     memory.give_up()
     assert EpochMemory(tmp_path).epoch() is None, "a round of it failed"
     assert memory.begin(1) == 5
@@ -37,7 +40,7 @@ def test_an_epoch_is_kept_until_another_one_is_begun(tmp_path: Path) -> None:
 def test_survivors_are_those_of_one_round_of_one_epoch(tmp_path: Path) -> None:
     memory = EpochMemory(tmp_path)
     memory.begin(1)
-    memory.keep(1, b"epoch")
+    memory.keep(1, [b"epoch"])
     memory.fix(2, ["a", "b", "c"])
     again = EpochMemory(tmp_path)
     assert again.survivors(2) == ("a", "b", "c")
