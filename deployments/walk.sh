@@ -7,6 +7,7 @@
 # Every line after "$" is what a person would type. Processes that it starts end with it.
 set -euo pipefail
 
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 place=${1:-$(mktemp -d)}
 mkdir -p "$place"
 cd "$place"
@@ -55,19 +56,7 @@ run federation init study ./*/*.public.json --server "$server" --config run.toml
 
 say "At each site: join. The fingerprint is read out over the telephone; here it is taken from the coordinator's file."
 fingerprint=$("$QFED" federation show study --json | "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["coordinator"]["fingerprint"])')
-"$PYTHON" - "${sites[@]}" <<'PY'
-"""A table for each site, which a hospital has already: the embedded breast cancer records, dealt out."""
-import csv, sys
-from qfed.data import embedded
-names = [column.name for column in embedded.COLUMNS["breast_cancer"]]
-target = embedded.TARGETS["breast_cancer"]
-x, y = embedded.raw("breast_cancer")
-for place, site in enumerate(sys.argv[1:]):
-    with open(f"{site}/records.csv", "w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow([*names, target.name])
-        rows.writerows([*x[n], target.classes[y[n]]] for n in range(place, len(x), len(sys.argv) - 1))
-PY
+"$PYTHON" "$here/try/records.py" "${sites[@]}"
 for site in "${sites[@]}"; do
   run site init "$site" --data "$site/records.csv"
   run site join study/invitation.json --site "$site" --coordinator "$fingerprint"

@@ -41,11 +41,16 @@ def init(
         with input_errors():
             name = Identity.load(key).name
     folder.mkdir(parents=True, exist_ok=True)
-    source = None if data is None else str(data.resolve())
-    write_atomically(file, draft_site(name, source).encode())
+    write_atomically(file, draft_site(name, None if data is None else _named(data, folder)).encode())
     load_site(file)
     typer.echo(f"wrote {file}; read it, bind your table under [data], and decide on [policy]")
     typer.echo(f"next: qfed site check --site {folder} --config RUN.toml")
+
+
+def _named(data: Path, folder: Path) -> str:
+    """A table in the site's folder goes where the folder is moved or mounted; another stays where it is."""
+    table, place = data.resolve(), folder.resolve()
+    return table.relative_to(place).as_posix() if table.is_relative_to(place) else str(table)
 
 
 def check(

@@ -58,6 +58,20 @@ def public(place: Path, name: str) -> Path:
     return place / name / f"site-{name}.public.json"
 
 
+def test_a_table_in_the_sites_folder_moves_with_it(place: Path) -> None:
+    inside, outside = place / "a" / "tables" / "a.csv", place / "elsewhere.csv"
+    inside.parent.mkdir()
+    inside.write_text("x,y\n1,2\n")
+    outside.write_text("x,y\n1,2\n")
+    qfed("site", "init", place / "a", "--data", inside)
+    qfed("site", "init", place / "b", "--data", outside)
+    assert 'source = "tables/a.csv"' in (place / "a" / "site.toml").read_text()
+    assert f'source = "{outside.resolve()}"' in (place / "b" / "site.toml").read_text()
+    (place / "a").rename(place / "mounted")
+    told = qfed("site", "check", "--site", place / "mounted")
+    assert "mounted/tables/a.csv has the columns x" in told.replace("\n", "")
+
+
 def contents(place: Path) -> dict[str, bytes]:
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 

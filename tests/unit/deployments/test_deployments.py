@@ -241,6 +241,18 @@ def test_prometheus_takes_its_configuration() -> None:
     run(promtool, "check", "rules", PLACE / "samples" / "qfed-alerts.yml")
 
 
+def test_alerts_fire_when_they_must_and_not_before() -> None:
+    run(tool("promtool"), "test", "rules", Path(__file__).parent / "alerts.yml")
+    rules = [
+        rule["alert"]
+        for tree in documents(PLACE / "samples" / "qfed-alerts.yml")
+        for rule in tree["groups"][0]["rules"]
+    ]
+    (tests,) = documents(Path(__file__).parent / "alerts.yml")
+    fired = {case["alertname"] for test in tests["tests"] for case in test["alert_rule_test"] if "exp_alerts" in case}
+    assert fired == set(rules), "every alert is seen firing"
+
+
 def test_commands_of_the_documents_exist() -> None:
     import typer.main
 
