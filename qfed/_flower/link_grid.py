@@ -3,7 +3,7 @@
 A message is kept until it is answered. A site that was started anew after it had taken a message is asked again; one
 that is offline is waited for `patience` seconds, then its message comes back as an error. A reply counts once all its
 parts are there.
-Cost  polls at least 10 ms apart
+Cost  polls at least 10 ms apart, on SQLite of three statements each
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from threading import Event
 from typing import Any
 
 from flwr.app.message import remove_content_from_message
+from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -150,11 +151,8 @@ class LinkGrid(OneRunGrid):
 
     def _lost(self, asked: _Asked, since: float) -> bool:
         """Whether the site took this message before it was started anew, and cannot answer it any more."""
-        kept = self._state.message_ins_store.get(asked.id)
-        if kept is None:
-            return True
-        taken = kept.metadata.delivered_at
-        return bool(taken) and datetime.fromisoformat(taken).timestamp() < since
+        taken = _taken_at(self._state, asked.id)
+        return taken is None or (bool(taken) and datetime.fromisoformat(taken).timestamp() < since)
 
     def _whole(self, name: str, asked: _Asked) -> Message | None:
         """The reply, once all its parts have come."""
@@ -190,3 +188,12 @@ class LinkGrid(OneRunGrid):
 
     def _drop(self, asked: _Asked) -> None:
         self._state.delete_messages(message_ins_ids={asked.id})
+
+
+def _taken_at(state: Any, name: str) -> str | None:
+    """When a message was taken ("": not yet), None when it is gone; Flower's two states share no call for it."""
+    if isinstance(state, InMemoryLinkState):
+        kept = state.message_ins_store.get(name)
+        return None if kept is None else str(kept.metadata.delivered_at)
+    row = state.get_valid_message_ins(name)
+    return None if row is None else str(row["delivered_at"] or "")

@@ -1,4 +1,4 @@
-"""Flower's SuperLink inside this process: its HTTP application, its nodes and its runs, in memory.
+"""Flower's SuperLink inside this process: its HTTP application, its nodes and its runs, on SQLite or in memory.
 
 The public part (`/v1/fleet/*`) is what sites talk to; everything else of the application belongs behind a private
 socket, since Flower's control API asks for no credentials. A site is a node that is registered here by its public
@@ -6,27 +6,32 @@ key; there is no other way in. The ServerApp runs in this process on a `LinkGrid
 token, no app bundle, and nothing that another process could be given.
 
 Its state is what is under way and nothing else: who is connected, and messages until they are answered. What must
-outlive the process is in the runs' folders, so none of it is written to a disk: a server that starts again registers
-its sites from the roster under new numbers, they log in anew, and a run goes on from its folder. On SQLite, the other
-state that Flower has, a message costs the server about three times the CPU time, and nothing in it was read again.
+outlive the process is in the runs' folders. On SQLite, messages under way take room on the disk; in memory a message
+costs the server about a third of the CPU time, and a server that starts again registers its sites from the roster under
+new numbers, after which they log in anew.
 
 Departures from a stock SuperLink: a node that is still counted as online may activate itself again. It has proved that
 it holds the key, so it is the same site, started anew after a crash; Flower would make it wait for a minute. And sites
 talk to `fleet`, which has the middleware of the fleet API only.
-Cost  1.6 s and 60 MB to import; memory of the messages under way (a model for each site that is asked)
+Cost  1.6 s and 60 MB to import; in memory, a model for each site that is asked, until it has taken it
+Errors  StateError when the database cannot be opened
 """
 
 from __future__ import annotations
 
 import os
+import sqlite3
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from threading import Event
 from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
+from sqlalchemy.exc import SQLAlchemyError
 
 from qfed._flower import assume_identity  # first: telemetry and update checks are off before Flower is imported
 from qfed._flower.link_grid import LinkGrid
@@ -36,6 +41,8 @@ LOGIN = "/v1/fleet/activate-node"
 """Where a node logs in."""
 KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 """Header with the node's key, in base64, as `Node.key` has it."""
+STORAGE = (OSError, sqlite3.Error, SQLAlchemyError)
+"""What is raised when the disk is full, or the database is locked or damaged."""
 
 Status = Literal["registered", "online", "offline"]
 
@@ -51,29 +58,49 @@ class Node:
 
 
 class SuperLink:
-    """One SuperLink; `app` is its ASGI application, `fleet` the part of it that sites talk to."""
+    """One SuperLink on the SQLite file at `path`, or (None) in memory.
 
-    def __init__(self) -> None:
+    `app` is its ASGI application, `fleet` the part of it that sites talk to.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
         from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
         from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
         from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
         from flwr.superlink.config_loader import SuperLinkLifespanConfig
         from flwr.superlink.main import create_app
 
+        if path is not None and not path.exists():
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
         config = SuperLinkLifespanConfig(
             control_address="", health_server_address=None, host="", port=0, insecure=True, certificates=None,
             superexec_auth_secret=os.urandom(32), authn_plugin=NoOpControlAuthnPlugin(), event_log_plugin=None,
             fleet_event_log_plugin=None, enable_event_log=False, artifact_provider=None, enable_supernode_auth=True,
             fleet_api_type="grpc-rere", fleet_api_address=None, simulation=False, ssl_ca_certfile=None,
-            ssl_certfile=None, ssl_keyfile=None, database=FLWR_IN_MEMORY_DB_NAME,
-            isolation="process",
+            ssl_certfile=None, ssl_keyfile=None,
+            database=FLWR_IN_MEMORY_DB_NAME if path is None else str(path), isolation="process",
             runtime_dependency_install=False,
         )  # fmt: skip
-        self.app: Any = create_app(config, SuperLinkLifespan)
+        try:
+            with warnings.catch_warnings():  # how Flower configures Alembic is its own affair
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.app: Any = create_app(config, SuperLinkLifespan)
+        except STORAGE as error:
+            raise StateError(
+                f"{path} cannot be opened ({error}); it holds connections only, no run and no model: move it away and "
+                "start again"
+            ) from None
         self.fleet: Any = _fleet_alone(self.app)
         self._state = self.app.state.linkstate_factory.state()
         self._state.activate_node = _taken_over(self._state)
         self._task: int | None = None
+        self._end_all()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        for part in (self._state, self._state.object_store):
+            if (engine := getattr(part, "_engine", None)) is not None:
+                engine.dispose()
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 
@@ -117,7 +144,7 @@ class SuperLink:
         (info,) = self._state.get_run_info(run_ids=[number])
         self._task = info.primary_task_id
         if self._state.claim_task(self._task) is None or not self._state.activate_task(self._task):
-            raise StateError("the SuperLink did not begin the run")
+            raise StateError("the SuperLink did not begin the run; is its database used by another process?")
         assume_identity(number)
         (info,) = self._state.get_run_info(run_ids=[number])
         return LinkGrid(self._state, info, stop=stop, patience=patience)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ class ServerConfig(Section):
     """Whether runs may be submitted and stopped on the dashboard; else it only shows them."""
     patience: Annotated[Number, Field(ge=0)] = 30.0
     """Seconds for which a site that went offline is waited for in each step of a round."""
+    connections: Literal["disk", "memory"] = "disk"
+    """Where Flower keeps who is connected and the messages under way: in superlink.db, or in memory, which costs a
+    third of the CPU time a message and room for a model a site. No run depends on it."""
     poll: Positive = 2.0
     """Seconds between two looks at federation.json for a newer version."""
     largest_message: Annotated[Whole, Field(ge=1, le=1024)] = 256

@@ -1,7 +1,7 @@
 """The aggregator's data directory: everything that the server needs and everything that it must not lose.
 
     server.toml        how it is reached, limits           federation.json  roster and policy, signed by the coordinator
-    tls/               ca.crt, server.crt, server.key
+    tls/               ca.crt, server.crt, server.key      superlink.db     Flower's connections
     control.sock       the private listener (0600)         token            login of the dashboard (0600)
     runs/RUN/          one folder a run                    runs/witness/    what was seen of each site's privacy ledger
     sites.json         when each site was there last
@@ -56,6 +56,11 @@ class DataDir:
     def socket(self) -> Path:
         """The private listener."""
         return self.path / "control.sock"
+
+    @property
+    def database(self) -> Path:
+        """Flower's SQLite file."""
+        return self.path / "superlink.db"
 
     @property
     def seen_file(self) -> Path:

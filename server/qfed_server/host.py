@@ -61,7 +61,7 @@ class Server:
         from starlette.applications import Starlette
         from starlette.routing import Mount
 
-        from qfed._flower.superlink import SuperLink
+        from qfed._flower.superlink import STORAGE, SuperLink
         from qfed_server.control import routes
         from qfed_server.dashboard import MOUNT
         from qfed_server.listeners import FleetOnly, Listeners, Split, bind_public
@@ -73,7 +73,7 @@ class Server:
         flower = logging.getLogger("flwr")
         flower.handlers.clear()
         flower.setLevel(logging.INFO if log.isEnabledFor(logging.DEBUG) else logging.CRITICAL)
-        link = SuperLink()
+        link = SuperLink(place.database if config.connections == "disk" else None)
         self._registry = Registry(place, link, self._taken_up)
         self._queue = Queue(place.runs, link, patience=config.patience, on_sites=self._joined)
         self._public = FleetOnly(link.fleet, config.largest_message << 20, self._registry.logged_in)
@@ -97,7 +97,7 @@ class Server:
                         beat = time.monotonic()
                         link.keep_alive()
                         self._registry.note()
-                except OSError as error:
+                except STORAGE as error:
                     log.error("the server cannot write its state (%s); make room", str(error).partition("\n")[0])
                 if time.monotonic() - day >= _DAY:
                     day = time.monotonic()
@@ -107,9 +107,10 @@ class Server:
         finally:
             log.info("stopping")
             self._queue.close()
-            with suppress(OSError):
+            with suppress(*STORAGE):
                 self._registry.note(leaving=True)
             listeners.stop()
+            link.close()
 
     def _look_at_certificates(self) -> None:
         """Tell of an end that is near; one that has come stops no run that its sites are still connected for."""

@@ -18,7 +18,7 @@ from threading import Event, Lock, Thread
 
 from qfed._flower import Context, RecordDict
 from qfed._flower.link_grid import Interrupted
-from qfed._flower.superlink import SuperLink
+from qfed._flower.superlink import STORAGE, SuperLink
 from qfed.errors import ConfigError, QfedError, StateError
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed_server.app import app
@@ -102,7 +102,7 @@ class Queue:
                 continue
             try:
                 self._one(journal)
-            except OSError as error:
+            except STORAGE as error:
                 log.error(
                     "run=%s cannot go on, its state cannot be written (%s); make room, it is tried again every %g s",
                     journal.run, str(error).partition("\n")[0], _RETRY,
@@ -164,7 +164,7 @@ class Queue:
             self._link.end(completed=False)
             self._hand_over(journal, folder)
             return "stopped", journal.state.why
-        except OSError:
+        except STORAGE:
             raise  # the disk's fault, not the run's
         except QfedError as error:
             log.error("run=%s failed: %s", journal.run, error)

@@ -57,6 +57,7 @@ def test_the_public_door_passes_the_fleet_api_and_nothing_else(lab: Deployment) 
 
 def test_only_the_owner_reaches_the_private_door(lab: Deployment) -> None:
     assert stat.S_IMODE((lab.data / "control.sock").stat().st_mode) == 0o600
+    assert stat.S_IMODE((lab.data / "superlink.db").stat().st_mode) == 0o600
 
 
 def test_no_secret_in_the_command_line_or_the_log(lab: Deployment) -> None:
@@ -98,7 +99,7 @@ def test_a_poisoned_configuration_is_refused_before_anybody_is_asked(lab: Deploy
 
 def test_a_second_server_and_a_taken_port_are_told(lab: Deployment, tmp_path: Path) -> None:
     assert "another server runs on" in lab.qfed("server", "--data", lab.data, status=2)
-    other = shutil.copytree(lab.data, tmp_path / "other", ignore=shutil.ignore_patterns("control.sock"))
+    other = shutil.copytree(lab.data, tmp_path / "other", ignore=shutil.ignore_patterns("control.sock", "superlink*"))
     assert f"port={lab.port} is taken" in lab.qfed("server", "--data", other, status=2)
 
 

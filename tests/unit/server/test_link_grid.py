@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -17,9 +18,9 @@ from qfed.federation import wire
 class Lab:
     """A SuperLink with one run, and nodes without agents."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.stop = Event()
-        self.link = SuperLink()
+        self.link = SuperLink(path)
         self.state = self.link._state
         self.grid = self.link.begin("abc", stop=self.stop, patience=0.2)
 
@@ -62,10 +63,12 @@ class Lab:
         return list(self.grid.pull_messages([name]))
 
 
-@pytest.fixture
-def lab() -> Lab:
+@pytest.fixture(params=["disk", "memory"])
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
     """One SuperLink a test."""
-    return Lab()
+    lab = Lab(tmp_path / "superlink.db" if request.param == "disk" else None)
+    yield lab
+    lab.link.close()
 
 
 def patiently(pull: Callable[[], list[Message]]) -> list[Message]:
@@ -177,3 +180,15 @@ def test_nothing_of_a_run_is_left_when_it_ends(lab: Lab) -> None:
     assert lab.state.num_message_ins() == lab.state.num_message_res() == len(lab.state.object_store) == 0
     assert {node.id for node in lab.link.nodes()} == set(nodes)
     assert isinstance(lab.link.begin("def", stop=Event(), patience=1.0), LinkGrid)
+
+
+def test_nothing_of_an_earlier_run_is_left_when_the_server_starts_again(tmp_path: Path) -> None:
+    lab = Lab(tmp_path / "superlink.db")
+    node = lab.node()
+    lab.ask(node)
+    lab.link.close()  # as a kill leaves it: the run is still under way in the database
+    again = SuperLink(tmp_path / "superlink.db")
+    assert again._state.get_message_ins(node_id=node, limit=1) == []
+    assert [node.id for node in again.nodes()] == [node]
+    assert isinstance(again.begin("def", stop=Event(), patience=1.0), LinkGrid)
+    again.close()
