@@ -21,6 +21,9 @@ def draft_site(name: str, source: str | None = None) -> str:
 # dataset names the records in the privacy ledger: the budget below belongs to them, over all runs and for ever.
 # Fingerprint of the coordinator who may say who belongs; qfed site join sets it after you compared it by telephone.
 #coordinator = "0000 0000 0000 0000 0000 0000 0000 0000 0000 0000"
+# An agent loads torch as soon as it is connected, so that its first answer comes at once; with false the first message
+# loads it, and until then the agent takes a quarter of the memory.
+#preload = true
 
 # Where the records are. A .csv or .parquet file, relative to this folder ...
 {data}
