@@ -28,6 +28,7 @@
     |   |-- Unreachable        no connection, or one that broke off; worth trying again
     |   |-- CertificateRefused the aggregator's certificate is not one that this site accepts
     |   |-- NotAdmitted        the aggregator does not let this site in
+    |   |   `-- TwoAgents      ... because two agents speak for it at once
     |   `-- RunOver            the run that a message belongs to has ended
     |-- QuorumLost             too few sites answered a round
     `-- StateError             durable state is missing, corrupt or rolled back
@@ -198,6 +199,10 @@ class CertificateRefused(LinkError):
 
 class NotAdmitted(LinkError):
     """The aggregator does not let this site in: unknown key, wrong clock, or still connected."""
+
+
+class TwoAgents(NotAdmitted):
+    """Two agents with this site's keys are alive: its folder was copied, and neither is served."""
 
 
 class RunOver(LinkError):

@@ -26,13 +26,15 @@ from typing import Protocol
 
 from qfed._flower import Context, Error, Message, RecordDict, name_message
 from qfed._flower.fleet import HEARTBEAT_INTERVAL, Fleet
-from qfed.errors import LinkError, NotAdmitted, RunOver, StateError
+from qfed.errors import LinkError, NotAdmitted, RunOver, StateError, TwoAgents
 from qfed.federation import wire
 from qfed_client.auditlog import AuditLog
 from qfed_client.pace import Backoff, Pace
 
 log = logging.getLogger("qfed.agent")
 _BEAT = 0.8 * HEARTBEAT_INTERVAL
+_UNTIL_ALONE = 5.0
+"""Seconds between two tries while another agent speaks for the site; regular, as the aggregator listens for silence."""
 
 
 class App(Protocol):
@@ -119,7 +121,10 @@ class Agent:
                     self._backoff.succeeded()
                 except (LinkError, StateError) as error:
                     pause = self._backoff.pause()
-                    if isinstance(error, NotAdmitted) and self._joined:
+                    if isinstance(error, TwoAgents):
+                        self._joined, pause = False, _UNTIL_ALONE
+                        log.error("%s. Trying again in %.1f s", str(error).rstrip("."), pause)
+                    elif isinstance(error, NotAdmitted) and self._joined:
                         self._joined = False  # if the login is refused as well, that is told
                         log.info("%s does not know this connection any more; logging in anew", self._fleet.address)
                     else:

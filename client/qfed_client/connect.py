@@ -20,9 +20,17 @@ from qfed.config import load_site
 from qfed.errors import ConfigError, MissingExtra
 from qfed.federation import certificates
 from qfed.secagg import Federation, Identity
+from qfed.secagg.witness import is_copy
 from qfed_client.agent import Agent, App
 
 log = logging.getLogger("qfed.agent")
+
+COPIED = (
+    "the folder {folder} was copied or moved here since it took part last. A copy must not run: it would spend the "
+    "same privacy budget again, and use keys and labels twice. If the original is gone for good and this is its newest "
+    "state, remove secagg.db and the files whose names begin with it: the site joins again with new keys at the next "
+    "epoch, and its ledger goes on"
+)
 
 
 @contextmanager
@@ -61,6 +69,8 @@ def agent_for(
     for package in ("torch", "pennylane"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "client")
+    if is_copy(folder / "secagg.db"):
+        raise ConfigError(COPIED.format(folder=folder))
     identity = Identity.load(folder / "identity.key")
     federation = Federation.load(folder / "federation.json", config.coordinator)
     if federation.site(config.name).fingerprint() != identity.fingerprint():

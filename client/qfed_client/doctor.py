@@ -17,6 +17,7 @@ from qfed.doctor import machine, network
 from qfed.doctor.check import Check, attempt, failed, ok, warning
 from qfed.privacy.ledger import Ledger, Limits
 from qfed.secagg import Federation, Identity
+from qfed.secagg.witness import is_copy
 from qfed_client import auditlog
 
 
@@ -32,6 +33,8 @@ def examine_site(folder: Path, now: Callable[[], datetime]) -> list[Check]:
     found += attempt("roster", lambda: _roster(folder, site), _JOIN)
     found += attempt("table", lambda: _table(site), "bind your table: [data] in site.toml")
     found += attempt("ledger", lambda: _ledger(folder, site), "restore the ledger, and ask who put another one there")
+    if is_copy(folder / "secagg.db"):
+        found.append(failed("copy", "this folder was copied or moved since it took part last", _COPY))
     found += attempt("audit log", lambda: _log(folder), "qfed site log verify says more")
     if site.server is None:
         return [*found, failed("server", "site.toml names no server", _JOIN)]
@@ -40,6 +43,10 @@ def examine_site(folder: Path, now: Callable[[], datetime]) -> list[Check]:
     return found + network.reach(site.server.address, ca, now)
 
 
+_COPY = (
+    "run the original; if it is gone for good and this is its newest state, remove secagg.db and the files whose names "
+    "begin with it"
+)
 _JOIN = "join the federation: qfed site join invitation.json"
 
 

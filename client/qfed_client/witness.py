@@ -42,9 +42,10 @@ class LedgerWitness:
         """RolledBack unless the ledger has had this head; an empty token says that none was seen."""
         if token and not any(ledger_token(self._salt, chain) == token for chain in self._ledger.heads()):
             raise RolledBack(
-                f"{self._ledger.path} is older than the ledger that the aggregator saw last: a backup was put back, "
-                f"or {self._path.name} is not the one that belongs to it; nothing was read. Bring back the newest "
-                "copy of both, or retire the data set under this name: its budget counts as spent"
+                f"{self._ledger.path} is older than the ledger that the aggregator saw last: a backup was put back, a "
+                f"copy of this folder took part from another place, or {self._path.name} is not the one that belongs "
+                "to it; nothing was read. Go on with the folder that took part last, or bring back the newest copy of "
+                "both files, or retire the data set under this name: its budget counts as spent"
             )
 
     def accept(self, body: bytes) -> None:

@@ -7,11 +7,12 @@ keeps no state of the process: many nodes may live as threads of one. No app bun
 again (same identifier): the aggregator takes it once. Redirects are not followed, TLS is 1.3, and the only certificate
 authority is the site's. Every request is signed with the node's key and the time, so a clock that is off is refused.
 Cost    3 objects a message: 5 requests in, 4 out
-Errors  Unreachable, CertificateRefused, NotAdmitted, RunOver
+Errors  Unreachable, CertificateRefused, NotAdmitted, TwoAgents, RunOver
 """
 
 from __future__ import annotations
 
+import secrets
 import ssl
 import time
 from base64 import b64encode
@@ -56,8 +57,10 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from qfed._flower import Message, name_message
-from qfed.errors import CertificateRefused, LinkError, NotAdmitted, RunOver, Unreachable
+from qfed.errors import CertificateRefused, LinkError, NotAdmitted, RunOver, TwoAgents, Unreachable
 
+INSTANCE_HEADER = "qfed-instance"
+"""Header with a random number of this connection: it tells an agent from another one with the same keys."""
 HEARTBEAT_INTERVAL = 15.0
 """Seconds told to the aggregator; it counts a node as offline after two of them."""
 _TIMEOUT, _HEARTBEAT_TIMEOUT = 30.0, 5.0
@@ -91,6 +94,7 @@ class _Signs:
         self._fixed = {
             FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public_key_to_bytes(key.public_key())).decode(),
             "user-agent": agent,
+            INSTANCE_HEADER: secrets.token_hex(16),
             **dict(RuntimeVersionMetadata.from_local_component("SuperNode").as_metadata()),
         }
 
@@ -242,6 +246,13 @@ class Fleet:
 
     def _refused(self, response: httpx.Response) -> LinkError:
         status = response.status_code
+        if status == httpx.codes.LOCKED:
+            return TwoAgents(
+                "two agents speak for this site at once: its folder was copied, and both copies run (or another "
+                "machine was not switched off). The aggregator serves neither until one is stopped. Keep the folder "
+                "whose `qfed site log show` tells of the newest rounds, stop the other and remove it: a copy "
+                "spends the same privacy budget a second time"
+            )
         if status == httpx.codes.UNAUTHORIZED:
             return NotAdmitted(self._why_unauthorized(response))
         told = FlowerError.from_json(response.text)

@@ -22,9 +22,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import warnings
-from collections.abc import Callable
+from base64 import b64decode
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
@@ -44,7 +45,30 @@ KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 STORAGE = (OSError, sqlite3.Error, SQLAlchemyError)
 """What is raised when the disk is full, or the database is locked or damaged."""
 
+INSTANCE_HEADER = b"qfed-instance"
+"""Header with a random number of the agent's process (fleet.py)."""
+
 Status = Literal["registered", "online", "offline"]
+
+
+def signed(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether the holder of the key in a request's headers made it now, as Flower's own check of it says."""
+    from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_HEADER, TIMESTAMP_TOLERANCE
+    from flwr.supercore.constant import FLEET_HTTP_SIGNATURE_HEADER
+    from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+
+    try:
+        key, signature = (
+            b64decode(headers[name], validate=True)
+            for name in (KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER.lower().encode())
+        )
+        told = headers[TIMESTAMP_HEADER.lower().encode()]
+        age = (datetime.now(UTC) - datetime.fromisoformat(told.decode("ascii"))).total_seconds()
+        if not -SYSTEM_TIME_TOLERANCE < age < TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE:
+            return False
+        return bool(verify_signature(bytes_to_public_key(key), told, signature))
+    except (KeyError, ValueError, TypeError):
+        return False
 
 
 @dataclass(frozen=True)

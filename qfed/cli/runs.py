@@ -101,8 +101,9 @@ def status(
         table.add_column(title)
     for site in sites:
         seen, version = site["last_seen"], site["version"]
+        connection = "two agents" if site["copied"] else site["status"]
         table.add_row(
-            site["name"], site["status"], "never" if seen is None else _when(seen), version or "",
+            site["name"], connection, "never" if seen is None else _when(seen), version or "",
             "yes" if site["joined"] else "",
         )  # fmt: skip
     Console().print(table)

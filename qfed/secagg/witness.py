@@ -21,6 +21,15 @@ from qfed.secagg.reasons import Reason, SecAggState
 from qfed.secagg.statement import StoreMark
 
 
+def is_copy(database: Path) -> bool:
+    """Whether a store is not the file that its witness knows: it was copied or moved since. Nothing is opened."""
+    witness = Path(f"{database}.witness")
+    if not (database.exists() and witness.exists()):
+        return False
+    parts = witness.read_text(encoding="ascii", errors="replace").split()
+    return len(parts) == 3 and parts[2].isdigit() and int(parts[2]) != database.stat().st_ino
+
+
 @dataclass(frozen=True)
 class Witness:
     """The witness at `path` of the database at `database`."""

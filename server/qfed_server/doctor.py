@@ -87,6 +87,10 @@ def _running(place: DataDir, now: Callable[[], datetime]) -> list[Check]:
     if about["version"] != qfed.__version__:
         todo = "restart the server after an update"
         found = [warning("server", f"runs version {about['version']}, installed is {qfed.__version__}", todo)]
+    for site in ask(place.socket, "GET", "/qfed/sites")["sites"]:
+        if site["copied"]:
+            todo = "call the site: its folder was copied and runs twice; neither is served until one is stopped"
+            found.append(failed("copy", f"two agents speak for {site['name']}", todo))
     # From here the public name may lead elsewhere (NAT, a proxy): worth a look, not a failure of the server.
     outside = network.reach(place.config().address, place.tls(certificates.CA), now)
     return found + [

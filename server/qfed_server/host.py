@@ -64,6 +64,7 @@ class Server:
         from qfed._flower.superlink import STORAGE, SuperLink
         from qfed_server.control import routes
         from qfed_server.dashboard import MOUNT
+        from qfed_server.instances import Instances
         from qfed_server.listeners import FleetOnly, Listeners, Split, bind_public
         from qfed_server.queue import Queue
         from qfed_server.registry import Registry
@@ -76,7 +77,9 @@ class Server:
         link = SuperLink(place.database if config.connections == "disk" else None)
         self._registry = Registry(place, link, self._taken_up)
         self._queue = Queue(place.runs, link, patience=config.patience, on_sites=self._joined)
-        self._public = FleetOnly(link.fleet, config.largest_message << 20, self._registry.logged_in)
+        self._public = FleetOnly(
+            link.fleet, config.largest_message << 20, self._registry.logged_in, Instances(self._registry.copied)
+        )
         listeners = Listeners()
         dashboard = self._dashboard()
         own = Starlette(routes=[*routes(self), Mount(MOUNT, dashboard)])

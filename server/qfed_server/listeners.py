@@ -17,7 +17,6 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 from threading import Thread
@@ -25,8 +24,9 @@ from typing import Any
 
 import uvicorn
 
-from qfed._flower.superlink import KEY_HEADER, LOGIN
+from qfed._flower.superlink import INSTANCE_HEADER, KEY_HEADER, LOGIN, signed
 from qfed.errors import ConfigError
+from qfed_server.instances import Instances
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,13 +39,19 @@ _GRACE = 3  # seconds that a connection may take to finish when the server stops
 class FleetOnly:
     """Passes what sites need and nothing else; counts what was `denied` and what was `oversized`.
 
+    A site for which two agents speak at once gets 423 (Locked) until one is silent (instances.py).
     `on_login` is told the node's key and the program (User-Agent) of each login that was let in.
     """
 
     def __init__(
-        self, app: App, largest: int, on_login: Callable[[bytes, str], None] = lambda key, agent: None
+        self,
+        app: App,
+        largest: int,
+        on_login: Callable[[bytes, str], None] = lambda key, agent: None,
+        instances: Instances | None = None,
     ) -> None:
         self._app, self._largest, self._on_login = app, largest, on_login
+        self._instances = instances or Instances()
         self.denied = self.oversized = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,14 +70,23 @@ class FleetOnly:
             self.oversized += 1
             await _answer(send, 413)
             return
-        if path != LOGIN:
-            await self._app(scope, receive, send)
+        try:
+            key = base64.b64decode(headers.get(KEY_HEADER, b""), validate=True)
+        except binascii.Error:
+            key = b""
+        instance, login = headers.get(INSTANCE_HEADER, b"").decode("latin-1")[:64], path == LOGIN
+        came = self._instances.now()
+        doubled = bool(key and instance) and self._instances.doubled(key)
+        if doubled and not (signed(headers) and self._instances.spoke(key, instance, came, login=login)):
+            await _answer(send, HTTPStatus.LOCKED)
             return
 
         async def noted(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start" and message["status"] == HTTPStatus.OK:
-                with suppress(binascii.Error):
-                    key = base64.b64decode(headers.get(KEY_HEADER, b""), validate=True)
+            """Only what Flower let in has spoken for a site."""
+            if key and message["type"] == "http.response.start" and message["status"] == HTTPStatus.OK:
+                if instance:
+                    self._instances.spoke(key, instance, came, login=login)
+                if login:
                     self._on_login(key, headers.get(b"user-agent", b"").decode("latin-1"))
             await send(message)
 

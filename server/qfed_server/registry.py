@@ -36,6 +36,7 @@ class Registry:
         self._refused: bytes | None = None
         self._nodes: dict[str, int] = {}
         self._agents: dict[bytes, str] = {}
+        self._copied: set[bytes] = set()
         self._before = _read(place.seen_file)
         self._noted: frozenset[str] = frozenset()
         self.joined: frozenset[str] = frozenset()
@@ -86,6 +87,20 @@ class Registry:
         """Note which program a site logged in with, e.g. qfed/0.1.0."""
         self._agents[key] = agent[:64]
 
+    def copied(self, key: bytes, doubled: bool) -> None:
+        """Note that two agents speak for a site, or that one of them is left."""
+        node = next((node.id for node in self._link.nodes() if node.key == key), None)
+        name = next((name for name, number in self._nodes.items() if number == node), "unknown")
+        if doubled:
+            self._copied.add(key)
+            log.error(
+                "two agents speak for site=%s at once: its folder was copied and runs at two places. Neither is served "
+                "until one is stopped; call the site, and let it find out which one is the copy", name,
+            )  # fmt: skip
+        else:
+            self._copied.discard(key)
+            log.warning("one agent is left of the two that spoke for site=%s; it is served again", name)
+
     def sites(self) -> tuple[SiteStatus, ...]:
         """Every site of the roster, in order of name."""
         nodes: dict[int, Node] = {node.id: node for node in self._link.nodes()}
@@ -96,7 +111,13 @@ class Registry:
             if node is not None:
                 agent = self._agents.get(node.key, "")
                 version = agent.removeprefix("qfed/") if agent.startswith("qfed/") else None
-                status = replace(status, status=node.status, last_seen=node.last_seen, version=version)
+                status = replace(
+                    status,
+                    status=node.status,
+                    last_seen=node.last_seen,
+                    version=version,
+                    copied=node.key in self._copied,
+                )
             if status.last_seen is None and name in self._before:  # not since this server was started
                 status = replace(status, status="offline", **self._before[name])
             found.append(status)

@@ -93,9 +93,18 @@ def _sites(
     if not sites:
         text = "No federation file lies in the data directory" if federation is None else "No site is registered"
         return [Point("caution", text, "copy the coordinator's federation.json there")]
+    copied = [
+        Point(
+            "alarm",
+            f"Two agents speak for {site.name}: its folder was copied",
+            "neither is served until one is stopped",
+        )
+        for site in sites
+        if site.copied
+    ]
     away = [site for site in sites if site.status != "online"]
     if not away:
-        return []
+        return copied
     names = ", ".join(_away(site, now) for site in away[:5])
     more = f" and {len(away) - 5} more" if len(away) > 5 else ""
     text = f"Away: {names}{more}"
@@ -104,9 +113,9 @@ def _sites(
     if short:
         least = max(needed(run, federation, len(sites)) for run in short)
         text = f"The run needs {least} sites and {online} are online. {text}"
-        return [Point("alarm", text, "call the sites that are away")]
+        return [*copied, Point("alarm", text, "call the sites that are away")]
     then = "the run goes on without them" if running else "a run waits until enough sites are online"
-    return [Point("caution", text, then)]
+    return [*copied, Point("caution", text, then)]
 
 
 def _away(site: SiteStatus, now: float) -> str:

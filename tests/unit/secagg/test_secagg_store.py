@@ -18,6 +18,7 @@ from qfed.secagg import ClientSession, ClientStore, Reason, SecAggMisuse, SecAgg
 from qfed.secagg.messages import UploadRequest
 from qfed.secagg.statement import Place
 from qfed.secagg.transaction import EpochRecord
+from qfed.secagg.witness import is_copy
 
 PLACE = Place(bytes(32), RUN, 1)
 
@@ -97,6 +98,7 @@ def test_a_backup_restored_with_its_witness_is_another_file(tmp_path: Path) -> N
     write(store)
     store.close()
     copy(path, tmp_path / "backup")
+    assert (is_copy(path), is_copy(tmp_path / "backup" / "s.db"), is_copy(tmp_path / "none.db")) == (False, True, False)
     for name in ("s.db", "s.db.witness"):
         fresh = tmp_path / f"fresh-{name}"
         shutil.copy(tmp_path / "backup" / name, fresh)
