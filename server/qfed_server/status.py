@@ -26,10 +26,10 @@ class SiteStatus:
     """Unix seconds of its last message; None when it was never seen."""
     version: str | None = None
     """Version of qfed that its agent runs; None when it did not say."""
-    copied: bool = False
-    """Whether two agents speak for it at once, so that neither is served."""
     joined: bool = False
     """Whether it agreed to the run that is under way."""
+    copied: bool = False
+    """Whether two agents speak for it at once, so that neither is served."""
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> SiteStatus:
