@@ -200,15 +200,15 @@ def _fleet_alone(app: Any) -> Any:
     """
     from fastapi import FastAPI
     from flwr.supercore.routers import health
-    from flwr.supercore.routers.runtime.tracing import RuntimeTracingMiddleware
+    from flwr.supercore.routers.runtime import tracing
     from flwr.superlink.routers.control import middlewares as control
     from flwr.superlink.routers.fleet.middlewares import FleetEventLogMiddleware
     from flwr.superlink.routers.fleet.router import router
 
     others = {
         control.ControlSensitiveResponseMiddleware, control.ControlAuthenticationMiddleware,
-        control.ControlLicenseMiddleware, control.ControlEventLogMiddleware, RuntimeTracingMiddleware,
-        FleetEventLogMiddleware,
+        control.ControlLicenseMiddleware, control.ControlEventLogMiddleware, FleetEventLogMiddleware,
+        getattr(tracing, "RuntimeTracingMiddleware", None),  # flwr 1.41 has it
     }  # fmt: skip
     fleet = FastAPI(openapi_url=None, middleware=[part for part in app.user_middleware if part.cls not in others])
     fleet.state = app.state

@@ -42,7 +42,7 @@ INTERNALS = [
     ("flwr.supercore.constant", "TaskType"),
     ("flwr.supercore.constant", "FLWR_IN_MEMORY_DB_NAME"),
     ("flwr.supercore.routers", "health"),
-    ("flwr.supercore.routers.runtime.tracing", "RuntimeTracingMiddleware"),
+    ("flwr.supercore.routers.runtime", "tracing"),
     ("flwr.superlink.routers.control.middlewares", "ControlAuthenticationMiddleware"),
     ("flwr.superlink.routers.control.middlewares", "ControlEventLogMiddleware"),
     ("flwr.superlink.routers.control.middlewares", "ControlLicenseMiddleware"),
