@@ -3,9 +3,8 @@
     python tests/bench/deployment.py [--json FILE] [--quick]
 
 no-op phase   Two sites answer 4 kB to 4 kB, over TLS with node authentication: stock SuperLink with two SuperNodes
-              (its own ServerApp process and send_and_receive), then qfed's SuperLink with two agents of a process each;
-              both keep their state in memory. Medians over the phases of one run; both on this machine, one after the
-              other.
+              (state in memory, its own ServerApp process and send_and_receive), then qfed's SuperLink (SQLite) with two
+              agents of a process each. Medians over the phases of one run; both on this machine, one after the other.
 memory        Resident MB of `qfed server` and `qfed client`, connected and idle. Before torch: with `preload = false`,
               which keeps an agent so until its first message. Loaded: by default, once it says that it is ready.
 hundred       A hundred agents as threads of one process and a real `qfed server`: one secure round of about 1e4
@@ -13,6 +12,8 @@ hundred       A hundred agents as threads of one process and a real `qfed server
 loopback      From the start of `qfed server` to the end of a private run of three agents, no pause in it: all processes
               started, torch imported by each agent. Beside it the CPU seconds of all these processes, over the cores:
               what no order of the work could be faster than, on this machine.
+
+Hundred and loopback twice: as it comes, and with `connections = "memory"` in server.toml.
 
 Bytecode of qfed is written first, as an installation has it.
 """
@@ -209,7 +210,7 @@ def child_server(folder: Path, port: int, phases: int) -> None:
     from qfed_server.exchange import Exchange
     from qfed_server.listeners import FleetOnly, Listeners, bind_public
 
-    link, listeners = SuperLink(), Listeners()
+    link, listeners = SuperLink(folder / "superlink.db"), Listeners()
     logging.getLogger("flwr").setLevel(logging.ERROR)
     nodes = {f"site-{index}": link.register(key) for index, key in enumerate(public_keys(folder))}
     bound, tls = bind_public("127.0.0.1", port), folder / "tls"
@@ -303,11 +304,11 @@ def at_rest(folder: Path) -> dict[str, float]:
         return figures | {"loaded": resident(agent.pid)}
 
 
-def loopback(folder: Path) -> dict[str, float]:
+def loopback(folder: Path, connections: str) -> dict[str, float]:
     """Seconds of a whole run of three agents, and the CPU seconds in it."""
     from deployed import Deployment
 
-    with Deployment(folder, "federation.deadline=300") as lab:
+    with Deployment(folder, "federation.deadline=300", settings={"connections": connections}) as lab:
         start, asked = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         lab.start_server()
         lab.start_sites()
@@ -320,16 +321,15 @@ def loopback(folder: Path) -> dict[str, float]:
         return {"seconds": seconds, "cpu": used, "limit": used / (os.cpu_count() or 1)}
 
 
-def hundred(folder: Path, sites: int) -> dict[str, float]:
+def hundred(folder: Path, sites: int, connections: str) -> dict[str, float]:
     """One secure round of many agents."""
     from deployed import Deployment
 
     from qfed.federation.runfolder import RunFolder
     from qfed_client.auditlog import lines
 
-    # Of a hundred sites not all are on the committee, and what it withstands bounds who may collude.
-    few = ("privacy.colluders=10",) if sites > 50 else ()
-    with Deployment(folder, *LARGE, *few, sites=sites, settings={"patience": PATIENCE}) as lab:
+    settings = {"patience": PATIENCE, "connections": connections}
+    with Deployment(folder, *LARGE, sites=sites, settings=settings) as lab:
         server = lab.start_server()
         agents = lab.start("agents", [sys.executable, __file__, "--child", "hundred", folder])
         while len(lab.online()) < sites:
@@ -385,8 +385,9 @@ def main() -> None:
         folder = Path(place)
         provide(folder)
         flower, qfed = statistics.median(stock(folder, phases)), statistics.median(ours(folder, phases))
-        rest, whole = at_rest(folder), loopback(folder / "loopback")
-        many = hundred(folder / "hundred", sites)
+        rest = at_rest(folder)
+        whole, light = (loopback(folder / f"loopback-{where}", where) for where in ("disk", "memory"))
+        many, quick = (hundred(folder / f"hundred-{where}", sites, where) for where in ("disk", "memory"))
     figures: list[dict[str, Any]] = [
         {"name": "no-op phase, 2 sites: qfed", "value": qfed, "unit": "s", "better": "lower"},
         {"name": "no-op phase, 2 sites: stock Flower", "value": flower, "unit": "s", "better": "lower"},
@@ -395,8 +396,10 @@ def main() -> None:
         {"name": "server, idle", "value": rest["server"], "unit": "MB", "goal": 200, "better": "lower"},
         {"name": "agent, loaded and idle", "value": rest["loaded"], "unit": "MB", "better": "lower"},
         {"name": "full loopback run, 3 agents", "value": whole["seconds"], "unit": "s", "goal": 20, "better": "lower"},
+        {"name": "the same, connections in memory", "value": light["seconds"], "unit": "s", "better": "lower"},
         {"name": "full loopback run: CPU of all processes", "value": whole["cpu"], "unit": "CPU s", "better": "lower"},
         {"name": "full loopback run: that over the cores", "value": whole["limit"], "unit": "s", "better": "lower"},
+        {"name": "the same, connections in memory: CPU", "value": light["cpu"], "unit": "CPU s", "better": "lower"},
     ]
     for key, unit, name in (
         ("survivors", "sites", "in the secure sum"),
@@ -411,6 +414,9 @@ def main() -> None:
     ):
         goal = {"goal": sites, "better": "higher"} if key == "survivors" else {"better": "lower"}
         figures.append({"name": f"{sites} agents: {name}", "value": many[key], "unit": unit, **goal})
+        if key in ("round", "server", "memory"):
+            name = f"{sites} agents, connections in memory: {name}"
+            figures.append({"name": name, "value": quick[key], "unit": unit, "better": "lower"})
     finish("Deployed on loopback, TLS and node authentication", figures, ("flwr", "uvicorn"), arguments.json)
 
 
