@@ -214,7 +214,8 @@ def main() -> None:
     tell("breast n = 10: random forest trained on the real records", mean(real), "", None, "higher")
     if arguments.only in "DP-ZO":
         with tempfile.TemporaryDirectory() as folder:
-            figures.extend(dpzo.figures(Path(folder), dpzo.SEEDS[: len(seeds)]))
+            permutations = 5 if arguments.quick else dpzo.PERMUTATIONS
+            figures.extend(dpzo.figures(Path(folder), dpzo.SEEDS[: len(seeds)], permutations))
     packages = ("pennylane", "amazon-braket-sdk", "amazon-braket-default-simulator", "torch", "scikit-learn")
     finish("Quantum hardware, simulated", figures, packages, arguments.json)
 
