@@ -73,7 +73,7 @@ def check(folder: Path, config_file: Path, *, now: datetime) -> Checked:
     site = load_site(folder / "site.toml")
     run = _as_submitted(load_config(config_file), folder, site)
     if site.data is None:
-        raise ConfigError(f"{folder / 'site.toml'} binds no table; add [data] with source or url_env (qfed site init)")
+        raise ConfigError(f"{folder / 'site.toml'} binds no table; give it [data] with source or url_env")
     refusals = _refusals(folder, site, run, now)
     columns, target = columns_of(run.data)
     started = time.monotonic()

@@ -24,6 +24,8 @@ Cost  one calibration of the noise where the policy has a limit on it
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 from qfed.config import RunConfig, SitePolicy
 from qfed.errors import (
     ClearRefused,
@@ -117,7 +119,16 @@ def _refuse_transport(policy: SitePolicy, config: RunConfig, pinned: Policy, sim
         return
     terms = policy_of(config, pinned.federation_id)
     if terms != pinned:
-        raise TermsRefused("the run's secure aggregation differs from the policy pinned in this site's federation file")
+        differs = ", ".join(
+            f"{field.name}={getattr(terms, field.name)} for {getattr(pinned, field.name)}"
+            for field in fields(terms)
+            if getattr(terms, field.name) != getattr(pinned, field.name)
+        )
+        raise TermsRefused(
+            f"the run's secure aggregation differs from the policy pinned in this site's federation file: {differs} "
+            f"(federation.sites={config.federation.sites}); make federation.sites the roster's number or leave it out, and "
+            "the rest what the federation was made with (terms.toml at its coordinator)"
+        )
     if terms.min_survivors < policy.least_survivors:
         raise CohortRefused(
             f"this site is in sums over at least {policy.least_survivors} sites only, the run opens them over "

@@ -36,7 +36,7 @@ from qfed.cli import (
     track,
     warmup,
 )
-from qfed.errors import MissingExtra, QfedError
+from qfed.errors import ConfigError, MissingExtra, QfedError
 
 _INTERRUPTED = 130
 
@@ -99,6 +99,16 @@ def _fail(error: QfedError) -> NoReturn:
     sys.exit(error.exit_status)
 
 
+def _settings(error: click.NoSuchOption) -> str:
+    """How to give what somebody took for an option, where it is a setting of the run: --set privacy.epsilon=..."""
+    from qfed.config import RunConfig
+    from qfed.config.explain import named
+
+    if error.ctx is None or all("--set" not in parameter.opts for parameter in error.ctx.command.params):
+        return ""
+    return " or ".join(f"--set {key}=..." for key in named(RunConfig, error.option_name.strip("-").replace("-", "_")))
+
+
 def main() -> None:
     """Run the command line; the process's exit status is the answer."""
     try:
@@ -106,11 +116,18 @@ def main() -> None:
         if status == _INTERRUPTED:
             raise KeyboardInterrupt
         sys.exit(status if isinstance(status, int) else 0)
+    except click.NoSuchOption as error:
+        if not (settings := _settings(error)):
+            error.show()
+            sys.exit(2)
+        _fail(ConfigError(f"no option {error.option_name}; settings are given as {settings}; see: qfed config schema"))
     except click.ClickException as error:
         error.show()
         sys.exit(2)
     except (KeyboardInterrupt, click.exceptions.Abort):
-        Console(stderr=True).print("[bold]interrupted[/]; a folder with a file INCOMPLETE in it holds no result")
+        writes = any(argument.partition("=")[0] == "--out" for argument in sys.argv)
+        left = "; a folder with a file INCOMPLETE in it holds no result" if writes else ""
+        Console(stderr=True).print(f"[bold]interrupted[/]{left}")
         sys.exit(_INTERRUPTED)
     except ModuleNotFoundError as error:
         if (missing := MissingExtra.of(error)) is None:

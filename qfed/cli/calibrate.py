@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from qfed.errors import ConfigError
+
 
 def calibrate(
     config: Annotated[Path | None, typer.Argument(help="Configuration (TOML); the defaults without one.")] = None,
@@ -26,6 +28,10 @@ def calibrate(
     from qfed.config import load_config
 
     resolved = load_config(config, set_ or [])
+    if noise is not None and not noise > 0:
+        raise ConfigError(
+            f"--noise={noise:g}: a noise multiplier is above 0; leave it out to see what the budget needs"
+        )
     console = Console(stderr=as_json)
     with console.status("accounting"):
         from qfed.federation.device_use import estimate

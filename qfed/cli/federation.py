@@ -145,7 +145,7 @@ def _new_terms(folder: Path, config: Path | None, changes: list[str] | None) -> 
 def _told(federation: Federation, sites: list[str]) -> str:
     policy, coordinator = federation.policy, federation.coordinator
     most = policy.withstands(len(federation.roster))
-    noun = "site" if most == 1 else "sites"
+    noun, verb = ("site", "colludes") if most == 1 else ("sites", "collude")
     chance = (
         f" (more than {policy.colluders}: but for a chance below 2^-40 an epoch)" if most > policy.colluders else ""
     )
@@ -155,7 +155,7 @@ def _told(federation: Federation, sites: list[str]) -> str:
         + (f", {policy.groups} groups" if policy.groups > 1 else ""),
         f"digest       {_grouped(federation.digest.hex())}",
         f"coordinator  {coordinator.fingerprint()}  ({coordinator.name})",
-        f"an update stays private while at most {most} {noun}{within} collude with the aggregator{chance}",
+        f"an update stays private while at most {most} {noun}{within} {verb} with the aggregator{chance}",
     ]
     width = max((len(name) for name in sites), default=0)
     lines += [f"  {name:{width}}  {federation.site(name).fingerprint()}" for name in sites]

@@ -109,5 +109,9 @@ def _open(path: Path, delta: float) -> Ledger:
     from qfed.privacy.ledger import Ledger, Limits
 
     if not path.is_file():
-        raise ConfigError(f"there is no ledger at path={str(path)!r}; a simulation leaves them in DIR/ledgers")
+        inside = sorted([*path.glob("*.db"), *path.glob("ledgers/*.db")])
+        way_out = (
+            f"name one of the files in it, e.g. {inside[0]}" if inside else "a simulation leaves them in DIR/ledgers"
+        )
+        raise ConfigError(f"there is no ledger at path={str(path)!r}; {way_out}")
     return Ledger(path, Limits(float("inf"), delta))

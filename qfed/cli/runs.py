@@ -54,7 +54,8 @@ def submit(
     if (source := Path(resolved.data.source)).suffix in (".csv", ".parquet"):
         resolved = replace(resolved, {"data.source": source.name})  # each site reads its own
     run = str(_ask(data, "POST", "/qfed/runs", to_toml(resolved).encode())["run"])
-    typer.echo(json.dumps({"run": run}) if as_json else f"run {run} submitted; see: qfed status {run}")
+    where = "" if data == DATA else f" --data {data}"
+    typer.echo(json.dumps({"run": run}) if as_json else f"run {run} submitted; see: qfed status {run}{where}")
     if follow:
         logs(run, data=data, follow=True, as_json=as_json)
 

@@ -40,6 +40,8 @@ def init(
             )
         with input_errors():
             name = Identity.load(key).name
+    if data is not None and not data.is_file():
+        raise ConfigError(f"there is no file --data {data}; name the table, or leave --data out and bind it in {file}")
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(file, draft_site(name, None if data is None else _named(data, folder)).encode())
     load_site(file)

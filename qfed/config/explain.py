@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from qfed.config.quantum import SECRET_KEY
 
 Path = tuple[str, ...]
+_KNOWN = "known here: "
 
 
 def explain(
@@ -31,12 +32,25 @@ def explain(
         if item["type"] == "union_tag_invalid":
             path = (*path, "kind")
         start, wanted, way_out = _explain(path, item, section, see)
+        if item["type"] == "extra_forbidden" and way_out.startswith(_KNOWN) and (places := named(model, path[-1])):
+            way_out = f"did you mean {' or '.join(map(repr, places))}?"
         # A field that may be one of several things fails once for each of them.
         expected.setdefault((_where(path, origin, lines, overrides) + start, way_out), []).append(wanted)
     return "\n".join(
         "; ".join(filter(None, (start + ", or ".join(wanted), way_out)))
         for (start, way_out), wanted in expected.items()
     )
+
+
+def named(model: type[BaseModel], name: str) -> list[str]:
+    """Where sections have a field of this name, as dotted keys; the shortest first."""
+    found: list[str] = []
+    for field, info in model.model_fields.items():
+        if _is_section(section := info.annotation):
+            found += [f"{field}.{inner}" for inner in named(section, name)]
+        elif field == name:
+            found.append(field)
+    return sorted(found, key=lambda key: key.count("."))
 
 
 def resolve(model: type[BaseModel], loc: Sequence[int | str]) -> tuple[Path, type[BaseModel] | None]:
@@ -94,7 +108,7 @@ def _explain(path: Path, item: Any, section: type[BaseModel] | None, see: str) -
         case "extra_forbidden":
             known = list(section.model_fields) if section is not None else []
             near = difflib.get_close_matches(path[-1], known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            hint = f"did you mean {near[0]!r}?" if near else f"{_KNOWN}{', '.join(known)}"
             return f"unknown key {field if isinstance(value, dict | list) else came}", "", hint
         case "value_error":
             return f"{field}: ", str(item["ctx"]["error"]), ""

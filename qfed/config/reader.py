@@ -21,6 +21,7 @@ from qfed.config.server import ServerConfig
 from qfed.config.site import SiteConfig
 from qfed.errors import ConfigError
 
+_TABLES = (".csv", ".parquet")
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -56,24 +57,26 @@ def anchored(config: RunConfig) -> RunConfig:
     return _validate(RunConfig, tree, "", "")
 
 
-def _read(file: Path) -> tuple[dict[str, Any], str]:
+def _read(file: Path, first: str = "qfed config init") -> tuple[dict[str, Any], str]:
+    """The tree and the text; `first` is what writes a first file of this kind."""
     try:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(
-            f"cannot read the configuration {file}: {error.strerror}; qfed config init writes a first one"
-        ) from None
+        inside = file / "config.toml"
+        way_out = f"name {inside}, which is in it" if inside.is_file() else f"{first} writes a first one"
+        raise ConfigError(f"cannot read the configuration {file}: {error.strerror}; {way_out}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{file} is not UTF-8 text; a configuration is a TOML file") from None
     try:
         return tomllib.loads(text), text
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+        table = f"; for a table of your own: qfed config init my.toml --from {file}" if file.suffix in _TABLES else ""
+        raise ConfigError(f"{file} is not valid TOML: {error}{table}") from None
 
 
 def load_site(path: str | os.PathLike[str]) -> SiteConfig:
     """Read a site's `site.toml`, file names of [data] taken from its folder; errors as for `load_config`."""
-    tree, text = _read(Path(path))
+    tree, text = _read(Path(path), "qfed site init")
     if isinstance(data := tree.get("data"), dict) and isinstance(source := data.get("source"), str):
         data["source"] = str(Path(path).resolve().parent / source)
     return _validate(SiteConfig, tree, origin=str(path), text=text)
@@ -88,7 +91,7 @@ def load_prices(path: str | os.PathLike[str] | None = None) -> PriceTable:
 
 def load_server(path: str | os.PathLike[str]) -> ServerConfig:
     """Read a server's `server.toml`; errors as for `load_config`."""
-    tree, text = _read(Path(path))
+    tree, text = _read(Path(path), "qfed server init")
     return _validate(ServerConfig, tree, origin=str(path), text=text)
 
 

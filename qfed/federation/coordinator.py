@@ -43,7 +43,7 @@ def found(
     """Make a new folder with a new coordinator's key and version 1 of the federation file."""
     for name in (FILE, TERMS, KEY):
         if (folder / name).exists():
-            raise ConfigError(f"{folder / name} exists already; name another folder with --out, nothing is overwritten")
+            raise ConfigError(f"{folder / name} exists already; name another folder, nothing is overwritten")
     with input_errors():
         policy, config = _policy(federation_id, terms, len(sites))
         identity = Identity.generate(coordinator)

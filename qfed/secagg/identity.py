@@ -97,7 +97,9 @@ class PublicIdentity:
         try:
             value = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise _invalid(f"no public identity can be read from path={path}: {type(error).__name__}") from error
+            why = error.strerror if isinstance(error, OSError) else "it is not JSON"
+            hint = "name a site's public file, NAME.public.json, which qfed site keygen wrote beside its key"
+            raise _invalid(f"no public identity can be read from path={path}: {why}; {hint}") from error
         if isinstance(value, dict) and value.get("format") == _FORMAT:
             raise _invalid(f"path={path} holds PRIVATE keys, which never leave their site; give the public file")
         if not isinstance(value, dict) or value.pop("format", None) != _PUBLIC_FORMAT:

@@ -74,10 +74,10 @@ class DataDir:
     def config(self) -> ServerConfig:
         """The settings."""
         if not self.settings.exists():
-            raise ConfigError(
-                f"{self.path} is no server's data directory, it has no {self.settings.name}; make one with: "
-                f"qfed server init {self.path} --federation federation.json --address HOST:PORT"
-            )
+            made = f"make one with: qfed server init {self.path} --federation federation.json --address HOST:PORT"
+            if inside := sorted(self.path.glob(f"*/{self.settings.name}")):
+                made = f"{inside[0].parent} is one"
+            raise ConfigError(f"{self.path} is no server's data directory, it has no {self.settings.name}; {made}")
         return load_server(self.settings)
 
     def federation(self) -> Federation:
