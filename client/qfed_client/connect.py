@@ -53,7 +53,7 @@ def agent_for(
     config = load_site(folder / "site.toml")
     if config.server is None:
         raise ConfigError(
-            f"{folder / 'site.toml'} names no aggregator; join the federation first: qfed site join invitation.json --site FOLDER"
+            f"{folder / 'site.toml'} names no aggregator; join first: qfed site join invitation.json --site {folder}"
         )
     authority = folder / config.server.ca
     if not authority.is_file():

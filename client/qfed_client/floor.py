@@ -126,8 +126,8 @@ def _refuse_transport(policy: SitePolicy, config: RunConfig, pinned: Policy, sim
         )
         raise TermsRefused(
             f"the run's secure aggregation differs from the policy pinned in this site's federation file: {differs} "
-            f"(federation.sites={config.federation.sites}); make federation.sites the roster's number or leave it out, and "
-            "the rest what the federation was made with (terms.toml at its coordinator)"
+            f"(federation.sites={config.federation.sites}); make federation.sites the roster's number or leave it out, "
+            "and the rest what the federation was made with (terms.toml at its coordinator)"
         )
     if terms.min_survivors < policy.least_survivors:
         raise CohortRefused(

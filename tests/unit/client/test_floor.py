@@ -103,7 +103,7 @@ def test_the_floor_holds_for_a_release_of_counts_too(
 
 
 def test_other_terms_than_the_federation_file_are_refused() -> None:
-    with pytest.raises(TermsRefused):
+    with pytest.raises(TermsRefused, match=r"federation file: bits=12 for 19 .*terms\.toml"):
         refuse_below(
             SitePolicy(epsilon=3.0, delta=1e-5), replace(CONFIG, {"secagg.bits": 12}), policy_of(CONFIG, "lab")
         )
