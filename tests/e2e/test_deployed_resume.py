@@ -38,7 +38,7 @@ def test_the_model_is_that_of_the_run_that_nobody_killed(lab: Deployment) -> Non
     # While the sites train: they are asked again under the same label, and send what they have.
     lab.kill_server_when("uploads", lambda: lab.memory(killed)["first_round"] is not None)
     # After the survivors were fixed, while the members open their masks.
-    lab.kill_server_when("unmask", lambda: (lab.memory(killed)["fixed"] or [0])[0] == 2)
+    lab.kill_server_when("unmask", lambda: (lab.memory(killed)["fixed"] or [0])[0] >= 2)
     # Right after a checkpoint.
     lab.kill_server_when("round 3", lambda: len(lab.events(killed, "round")) >= 3)
     assert lab.wait(killed) == "completed"
@@ -62,8 +62,8 @@ def test_a_private_round_that_was_cut_off_is_the_same_release_on_the_same_charge
     settings = lab.data / "server.toml"
     settings.write_text(settings.read_text().replace('connections = "disk"', 'connections = "memory"'))
     lab.kill_server_when("uploads of round 1", lambda: lab.memory(run)["first_round"] is not None)
-    lab.kill_server_when("unmask of round 2", lambda: (lab.memory(run)["fixed"] or [0])[0] == 2)
-    lab.kill_server_when("unmask of round 3", lambda: (lab.memory(run)["fixed"] or [0])[0] == 3)
+    lab.kill_server_when("unmask of round 2", lambda: (lab.memory(run)["fixed"] or [0])[0] >= 2)
+    lab.kill_server_when("unmask of round 3", lambda: (lab.memory(run)["fixed"] or [0])[0] >= 3)
     assert lab.wait(run) == "completed"
     state = checkpoint(lab, run)
     assert [(record.round, record.status, record.survivors) for record in state.rounds] == [
