@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,9 @@ def data_efficiency(
     simulated: Annotated[int, typer.Option("--simulated", min=1, help="Simulated records that an arm adds.")] = 500,
     quick: Annotated[bool, typer.Option("--quick", help="Two seeds, three numbers of records, one generator.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for study.html, study.png, study.json.")] = None,
+    processes: Annotated[int, typer.Option("--processes", min=1, help="Worlds that are run side by side.")] = min(
+        2, os.cpu_count() or 1
+    ),
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Accuracy against the number of real records, with and without private simulated records, at one budget."""
@@ -61,7 +65,7 @@ def data_efficiency(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as display:
         bar = display.add_task("worlds", total=None)
-        result = study(settings, lambda done, of: display.update(bar, completed=done, total=of))
+        result = study(settings, lambda done, of: display.update(bar, completed=done, total=of), processes)
     if as_json:
         typer.echo(json.dumps(result.model_dump(mode="json"), indent=2, allow_nan=False))
     else:

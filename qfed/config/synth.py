@@ -36,7 +36,10 @@ class SynthConfig(Section):
     learning_rate: Positive = 0.15
     """Step size at the start; it falls to 0 along a cosine."""
     weight_decay: Annotated[Number, Field(ge=0)] = 1e-3
-    """Strength of the quadratic penalty on fields and couplings."""
+    """Generator rbm: strength of the quadratic penalty on its weights."""
+    prior: Positive = 0.2
+    """Generators boltzmann and pairwise: how strong couplings are expected to be, in units of kT; weaker ones shrink
+    towards independence as far as the known noise and the number of records explain them, much stronger ones hardly."""
     chain_strength: Positive | None = None
     """Coupling inside a chain of qubits; leave out for uniform torque compensation."""
     annealing_time: Positive = 20.0
@@ -50,7 +53,8 @@ class SynthConfig(Section):
     """Sampler qpu: seconds of access time to the system that may be used, by the solver's own estimate beforehand and
     its charge afterwards."""
     shrink: Annotated[Number, Field(ge=0)] = 1.5
-    """Pairs whose covariance is below this many standard deviations of its noise count as independent."""
+    """Generator born, and the tree of pairwise beyond 16 bits: pairs whose covariance is below this many standard
+    deviations of its noise count as independent."""
     no_privacy: Flag = False
     """Allow counts without noise; every output then says that nothing is protected."""
     born: BornConfig = BornConfig()

@@ -68,7 +68,13 @@ def release_of(
     names = np.array(coding.names)
     parts = tuple(
         PairCounts.of_moments(
-            names[list(moments.free)].tolist(), part.records, part.spins, part.products, stddev, statement.model_dump()
+            names[list(moments.free)].tolist(),
+            part.records,
+            part.spins,
+            part.products,
+            stddev,
+            statement.model_dump(),
+            moments.decided,
         )
         for part in moments.opened(values)
     )

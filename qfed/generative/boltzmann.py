@@ -1,11 +1,12 @@
 """Fully visible Boltzmann machine, fitted to pair counts with an annealer for its own moments.
 
     p(s) ~ exp(-h.s - sum_{i<j} J_ij s_i s_j)
-    dL/dh_i = m_i - <s_i>_model + w h_i,     dL/dJ_ij = m_ij - <s_i s_j>_model + w J_ij          (descent on L = -log p)
+    dL/dh_i = m_i - <s_i>_model + w_i h_i,     dL/dJ_ij = m_ij - <s_i s_j>_model + w_ij J_ij
 
 m are the released moments, <.>_model those of the annealer's samples at the present h and J: a closed loop, so that
-its effective temperature, and in part its bias, end up in h and J. Adam on a cosine; the mean of the last quarter of
-the steps is the result. Starts at the independent law, h_i = -artanh m_i.
+its effective temperature, and in part its bias, end up in h and J. w is the prior's weight (prior.py), which keeps the
+noise in m out of the couplings. Adam on a cosine; the mean of the last quarter of the steps is the result. Starts
+at the independent law, h_i = -artanh m_i.
 Sources: Ackley, Hinton, Sejnowski, Cogn. Sci. 9, 147 (1985); Benedetti et al., Phys. Rev. A 94, 022308 (2016) for the
 effective temperature. Departure: no hidden units (rbm.py has them), since data are seen through pair counts only.
 Nothing here is private or not: it sees a release, and adds neither noise nor data. An annealer's randomness protects
@@ -23,6 +24,7 @@ import torch
 from qfed.config import SynthConfig
 from qfed.generative.annealers import Annealer, Spins, annealer_for, problem
 from qfed.generative.library import Progress, State, silent
+from qfed.generative.prior import penalty
 from qfed.generative.statistics import Bits, Floats, PairCounts
 
 LARGEST_MEAN = 0.95
@@ -56,14 +58,14 @@ class Boltzmann:
         adam = torch.optim.Adam([theta], lr=self._config.learning_rate)
         steps = self._config.steps
         cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-        limits = _limits(annealer, n, len(target))
+        limits, weights = _limits(annealer, n, len(target)), penalty(stats, self._config.prior)
         averaged, errors = np.zeros(len(target)), []
         last = max(1, steps // 4)
         for step in range(steps):
             fields, couplings = _unpack(theta.numpy(), n)
             off = target - moments_of(annealer.draw(fields, couplings, self._config.reads, rng))
             errors.append(float(np.abs(off).mean()))
-            theta.grad = torch.from_numpy(off) + self._config.weight_decay * theta
+            theta.grad = torch.from_numpy(off + weights * theta.numpy())
             adam.step()
             cosine.step()
             if limits is not None:

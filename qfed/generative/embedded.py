@@ -66,7 +66,7 @@ class SimulatedSystem:
         self._how: dict[str, Any] = {
             "beta_range": [0.05, FREEZE_OUT],
             "beta_schedule_type": "linear",
-            "num_sweeps": 400,
+            "num_sweeps": 200,
             "randomize_order": True,
             "proposal_acceptance_criteria": "Gibbs",
         }

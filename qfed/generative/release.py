@@ -1,6 +1,7 @@
 """A release: the pair counts of all records together, or of each class apart, as it is stored and handed on.
 
-    statistics.npz    pairs (K, n, n, 2, 2) float64, records (K,), stddev (K,), patterns (K, t) uint8
+    statistics.npz    pairs (K, n, n, 2, 2) float64, records (K,), stddev (K,), patterns (K, t) uint8,
+                      code (n, n) bool: pairs that the coding decides
     statistics.json   format, names of all bits in the coding's order, names of the bits held fixed, privacy statement
 
 K = 1 and t = 0 when no bit is held fixed. Otherwise part k counts the records whose t fixed bits (the target's) equal
@@ -99,6 +100,7 @@ class Release:
             "records": np.array([part.records for part in self.parts]),
             "stddev": np.array([part.stddev for part in self.parts]),
             "patterns": self.patterns,
+            "code": self.parts[0].coded,
         }
         about = {
             "format": FORMAT,
@@ -115,8 +117,9 @@ class Release:
         try:
             names, fixed = tuple(about["names"]), tuple(about["fixed"])
             free = tuple(name for name in names if name not in fixed)
+            code = arrays.get("code")  # releases made before it was kept have none
             parts = tuple(
-                PairCounts(free, pairs, float(records), float(stddev), dict(about["privacy"]))
+                PairCounts(free, pairs, float(records), float(stddev), dict(about["privacy"]), code)
                 for pairs, records, stddev in zip(arrays["pairs"], arrays["records"], arrays["stddev"], strict=True)
             )
             return cls(names, fixed, arrays["patterns"].astype(np.uint8), parts)

@@ -46,6 +46,8 @@ class PairCounts:
     """Standard deviation of the noise in one cell of a pair's table, in records; 0 if exact."""
     privacy: Mapping[str, Any] = field(default_factory=lambda: dict(NO_PRIVACY))
     """The privacy statement, in JSON's types."""
+    code: npt.NDArray[np.bool_] | None = None
+    """Pairs (n, n) of one column's code whose table follows from the coding and the margins; None if there are none."""
 
     def __post_init__(self) -> None:
         n = len(self.bits)
@@ -94,6 +96,7 @@ class PairCounts:
         products: npt.NDArray[Any],
         stddev: float,
         privacy: Mapping[str, Any],
+        code: npt.NDArray[np.bool_] | None = None,
     ) -> Self:
         """From (noisy) sums over records: their number, s_i (n,), s_i s_j (n, n; its diagonal is ignored)."""
         n, count = len(bits), max(float(records), 1.0)
@@ -104,7 +107,12 @@ class PairCounts:
             )
         mean = np.clip(np.asarray(sums, dtype=np.float64) / count, -1.0, 1.0)
         pair = np.asarray(products, dtype=np.float64) / count
-        return cls(tuple(bits), _tables(mean, (pair + pair.T) / 2), count, float(stddev), dict(privacy))
+        return cls(tuple(bits), _tables(mean, (pair + pair.T) / 2), count, float(stddev), dict(privacy), code)
+
+    @property
+    def coded(self) -> npt.NDArray[np.bool_]:
+        """`code` as an array (n, n)."""
+        return np.zeros((len(self.bits),) * 2, np.bool_) if self.code is None else self.code
 
     @property
     def ones(self) -> Floats:
@@ -133,7 +141,7 @@ class PairCounts:
         product = np.outer(mean, mean)
         noise = 2.0 * self.stddev / self.records
         kept = np.where(np.abs(pair - product) < threshold * noise, product, pair)
-        return PairCounts(self.bits, _tables(mean, kept), self.records, self.stddev, self.privacy)
+        return PairCounts(self.bits, _tables(mean, kept), self.records, self.stddev, self.privacy, self.code)
 
 
 def checked_bits(bits: npt.NDArray[Any]) -> Bits:

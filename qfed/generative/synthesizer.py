@@ -69,7 +69,7 @@ class Synthesizer:
                 def tell(done: int, total: int, at: int = at) -> None:
                     progress(at * total + done, count * total)
 
-                fitted.append(create(config, chosen).fit(part.shrunk(config.shrink), own, tell))
+                fitted.append(create(config, chosen).fit(part, own, tell))
         progress(1, 1)
         return cls(config, chosen, release, tuple(fitted), account)
 

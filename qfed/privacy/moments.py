@@ -98,6 +98,15 @@ class Moments:
         return rows, columns
 
     @property
+    def decided(self) -> NDArray[np.bool_]:
+        """Pairs (n, n) of free bits that are not counted since the coding decides them."""
+        n = len(self.free)
+        found = ~np.eye(n, dtype=np.bool_)
+        rows, columns = self._pairs
+        found[rows, columns] = found[columns, rows] = False
+        return found
+
+    @property
     def block(self) -> int:
         """Sums of one class."""
         return 1 + len(self.free) + len(self._pairs[0])

@@ -10,7 +10,7 @@ The budget is split exactly: all releases are Gaussian mechanisms without sampli
 and training are charged to one ledger, which refuses to go past the total; all of it goes through `qfed.privacy.plan`.
 One trusted party holds the N records; mode shared gives its accuracy to a federation.
 Departures from a run: N is the public denominator (a study's N is known), no secure aggregation.
-Cost  a second or less a training; a release and fit about as much (boltzmann: several)      Errors  ConfigError
+Cost  a second or less a training, release or fit (boltzmann: several a class)      Errors  ConfigError
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -76,28 +79,26 @@ class Study:
     steps: int = 40
 
 
-def study(settings: Study, progress: Progress = lambda done, of: None) -> StudyResult:
-    """Run every arm at every number of records with every seed."""
-    began, done, spent = time.monotonic(), 0, [0.0]
-    total = len(settings.sources) * len(settings.seeds) * settings.points
-    sets = []
-    for source in settings.sources:
-        config = config_of(source, settings)
-        records, coding = load(config.data).records, coding_of(config)
-        counts = grid(len(records) - len(records) // 3, FEWEST.get(source, 20), settings.points)
-        scores: dict[tuple[str, str | None, int], list[float]] = {}
-        for count in counts:
-            for seed in settings.seeds:
-                world = World(settings, config, coding, records, count, seed, spent)
-                for arm, accuracy in world.arms():
-                    scores.setdefault((*arm, count), []).append(accuracy)
-                done += 1
-                progress(done, total)
+def study(settings: Study, progress: Progress = lambda done, of: None, processes: int = 1) -> StudyResult:
+    """Run every arm at every number of records with every seed, in this process or in several."""
+    began, sets = time.monotonic(), []
+    every = {source: grid(*_amounts(settings, source), settings.points) for source in settings.sources}
+    places = [(source, count, seed) for source, counts in every.items() for count in counts for seed in settings.seeds]
+    scores: dict[tuple[str, str, str | None, int], list[float]] = {}
+    most = 0.0
+    for done, (place, (arms, spent)) in enumerate(zip(places, _worlds(settings, places, processes), strict=True), 1):
+        source, count, _ = place
+        for (model, generator), accuracy in arms:
+            scores.setdefault((source, model, generator, count), []).append(accuracy)
+        most = max(most, spent)
+        progress(done, len(places))
+    for source, counts in every.items():
+        coding = _prepared(settings, source)[1]
         curves = tuple(
             Curve(
                 model=model,
                 generator=generator,
-                points=tuple(Point(records=n, scores=tuple(scores[model, generator, n])) for n in counts),
+                points=tuple(Point(records=n, scores=tuple(scores[source, model, generator, n])) for n in counts),
             )
             for model in MODELS
             for generator in (None, *settings.generators)
@@ -107,11 +108,49 @@ def study(settings: Study, progress: Progress = lambda done, of: None) -> StudyR
         seeds=settings.seeds,
         simulated=settings.simulated,
         steps=settings.steps,
-        budget=budget_of(settings, spent[0]),
+        budget=budget_of(settings, most),
         sets=tuple(sets),
         versions=versions(),
         seconds=time.monotonic() - began,
     )
+
+
+Arms = list[tuple[tuple[str, str | None], float]]
+"""(model, generator) and its accuracy, of each arm."""
+
+
+def _worlds(settings: Study, places: Sequence[tuple[str, int, int]], processes: int) -> Iterator[tuple[Arms, float]]:
+    """What `_world` gives at each place, in their order."""
+    if processes == 1:
+        yield from (_world(settings, *place) for place in places)
+        return
+    with ProcessPoolExecutor(processes, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        waiting = [pool.submit(_world, settings, *place) for place in places]
+        try:
+            for future in waiting:
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _world(settings: Study, source: str, count: int, seed: int) -> tuple[Arms, float]:
+    """All arms of one seed at one number of records, and the largest epsilon of their ledgers."""
+    config, coding, records = _prepared(settings, source)
+    spent = [0.0]
+    return list(World(settings, config, coding, records, count, seed, spent).arms()), spent[0]
+
+
+@lru_cache(maxsize=4)
+def _prepared(settings: Study, source: str) -> tuple[RunConfig, Coding, Records]:
+    """A data set's configuration, coding and records, read once a process."""
+    config = config_of(source, settings)
+    return config, coding_of(config), load(config.data).records
+
+
+def _amounts(settings: Study, source: str) -> tuple[int, int]:
+    """Most and fewest real records; a third of all is held out."""
+    records = len(_prepared(settings, source)[2])
+    return records - records // 3, FEWEST.get(source, 20)
 
 
 def config_of(source: str, settings: Study, *, release: bool = False) -> RunConfig:
@@ -130,6 +169,7 @@ def grid(most: int, fewest: int, points: int) -> tuple[int, ...]:
     return tuple(sorted({round(n) for n in np.geomspace(min(fewest, most), most, points)}))
 
 
+@lru_cache(maxsize=4)
 def noises(settings: Study) -> tuple[float, float, float]:
     """Noise multipliers: of training alone, of the release, of training beside the release."""
     once = calibrate(settings.epsilon, accounted(settings.delta), 1.0, 1) * _ROOM

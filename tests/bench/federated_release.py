@@ -95,7 +95,7 @@ def worth(config: RunConfig, release: Release, name: str, counted: Bits, held: B
     """TVD2 and TSTR of records simulated from a release."""
     rng, drawn = np.random.default_rng(config.seed), []
     for at, count in enumerate(rng.multinomial(DRAWN, release.weights)):
-        generator = create(config.synth, name).fit(release.parts[at].shrunk(config.synth.shrink), rng)
+        generator = create(config.synth, name).fit(release.parts[at], rng)
         drawn.append(release.join(at, generator.sample(count, rng)))
     bits = np.concatenate(drawn)
     apart = np.abs(PairCounts.exact(bits).pairs - PairCounts.exact(counted).pairs).sum((2, 3)) / 2

@@ -2,8 +2,8 @@
 
     python tests/bench/study.py [--json FILE] [--quick]
 
-What `qfed study data-efficiency --generator independent` runs (--generator names others, again for several; the
-command's default adds the pairwise fit and takes more than a quarter of an hour). With --json it draws the picture too.
+What `qfed study data-efficiency` runs (--generator names other generators, again for several), in two processes. With
+--json it draws the picture too.
 Gains are paired by seed; those whose interval (see qfed/federation/efficiency.py) has 0 in it are marked.
 """
 
@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from report import finish  # tests/bench/report.py
 from rich.console import Console
+from rich.progress import Progress
 
 from qfed.federation.efficiency import StudyResult
 from qfed.report.efficiency import study_page, study_picture
@@ -47,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--quick", action="store_true", help="two seeds, three numbers of records, one generator")
-    parser.add_argument("--generator", action="append", help="default: independent")
+    parser.add_argument("--generator", action="append", help="default: independent, pairwise")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--points", type=int, default=5)
     arguments = parser.parse_args()
@@ -55,9 +56,11 @@ def main() -> None:
     if arguments.quick:
         settings = Study(generators=("independent",), seeds=(1, 2), points=3, simulated=200)
     else:
-        generators = tuple(arguments.generator or ("independent",))
+        generators = tuple(arguments.generator or Study().generators)
         settings = Study(generators=generators, seeds=tuple(range(1, arguments.seeds + 1)), points=arguments.points)
-    result = study(settings)
+    with Progress(console=Console(stderr=True)) as display:
+        bar = display.add_task("worlds", total=None)
+        result = study(settings, lambda done, of: display.update(bar, completed=done, total=of), processes=2)
     Console(width=120).print(study_page(result))
     if arguments.json is not None:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)

@@ -57,7 +57,7 @@ def test_the_closed_loop_learns_the_moments_on_every_sampler(config: SynthConfig
     fields, couplings = some_problem(4)
     mean, pair = moments(boltzmann_law(fields, couplings))
     stats = PairCounts.of_moments("abcd", 1000.0, 1000 * mean, 1000 * pair, 0.0, {})
-    machine = Boltzmann.of(config.model_copy(update={"weight_decay": 0.0}))
+    machine = Boltzmann.of(config.model_copy(update={"prior": 1e6}))
     steps: list[tuple[int, int]] = []
     machine.fit(stats, np.random.default_rng(3), lambda done, total: steps.append((done, total)))
     found = PairCounts.exact(machine.sample(8000, np.random.default_rng(4)))
@@ -112,7 +112,7 @@ def test_a_broken_chain_is_read_by_majority_without_favour() -> None:
 def test_coefficients_stay_within_what_the_annealer_holds() -> None:
     equal = np.repeat(np.random.default_rng(0).integers(0, 2, (200, 1)), 3, axis=1)
     stats = PairCounts.exact(equal)  # perfectly correlated: couplings grow without end
-    config = SynthConfig(sampler="mock", steps=60, reads=20, learning_rate=1.0, weight_decay=0.0)
+    config = SynthConfig(sampler="mock", steps=60, reads=20, learning_rate=1.0, prior=1e6)
     machine = Boltzmann.of(config).fit(stats, np.random.default_rng(0))
     annealer = annealer_for(config, 3)
     assert annealer.bounds is not None
