@@ -58,8 +58,8 @@ class CategoricalColumn(Section):
 
     name: str
     """Name of the column in the file."""
-    kind: Literal["categorical"]
-    """Marks the column as a category."""
+    kind: Literal["categorical"] = "categorical"
+    """Marks the column as a category; a column with `categories` is one without saying so."""
     categories: Labels
     """All categories that can occur, from public knowledge; any other value is refused."""
     missing: Literal["refuse"] | str = "refuse"
@@ -75,7 +75,9 @@ class CategoricalColumn(Section):
 
 
 def _kind(value: Any) -> str:
-    return str(value.get("kind", "numeric") if isinstance(value, dict) else getattr(value, "kind", "numeric"))
+    if isinstance(value, dict):
+        return str(value.get("kind", "categorical" if "categories" in value else "numeric"))
+    return str(getattr(value, "kind", "numeric"))
 
 
 Column = Annotated[

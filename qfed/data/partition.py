@@ -50,6 +50,11 @@ def partition(dataset: Dataset, config: DataConfig, sites: int, seed: int) -> li
 def _enough(records: int, sites: int, config: DataConfig) -> None:
     if records >= MIN_RECORDS * sites:
         return
+    if records < MIN_RECORDS:
+        raise DataError(
+            f"data.source={config.source!r} has {records} record: at least {MIN_RECORDS} are needed, one to train on and "
+            "one to hold out; add records"
+        )
     reason = (
         "that is more sites than records"
         if sites > records

@@ -2,7 +2,8 @@
 
     a folder         statistics.npz and .json of a run of kind "synthesize" (or of an earlier fit): nothing is spent
     a configuration  records are read, counted and released once by `privacy.plan` in mode local: all of the noise is
-                     added here, the ledger beside the data is charged first
+                     added here, the ledger beside the data is charged before anything is released (but after records
+                     that do not fit the schema were refused, so that a wrong file costs nothing)
 
 Without noise only where somebody says --no-privacy; the release's statement then says so wherever it goes.
 Errors  ConfigError, BudgetExhausted when the ledger of the records holds no such release any more
@@ -11,6 +12,7 @@ Errors  ConfigError, BudgetExhausted when the ledger of the records holds no suc
 from __future__ import annotations
 
 import secrets
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from qfed.config import EMBEDDED, DataConfig, PrivacyConfig, RunConfig, load_config
 from qfed.data import Coding, Records, load, partition
-from qfed.errors import ConfigError
+from qfed.errors import BudgetExhausted, ConfigError
 from qfed.federation.counting import counter_for
 from qfed.federation.statement import privacy_statement
 from qfed.federation.synthesis import COUNTS, coding_of, release_of
@@ -101,22 +103,28 @@ def release_here(
     )  # fmt: skip
     counter = counter_for(plain)
     run = secrets.token_hex(8)  # every fit of a configuration is a release of its own
+    counted = real_records(config)[0]  # what is wrong with the records is told before they are charged
     if no_privacy:
-        part = counter.contribute(lambda: real_records(config)[0], ledger=None, dataset=DATASET, run=run, round=1)
+        part = counter.contribute(lambda: counted, ledger=None, dataset=DATASET, run=run, round=1)
         told = NO_PRIVACY
     else:
         place = ledger or ledger_of(config.data, out)
         place.parent.mkdir(parents=True, exist_ok=True)
         limits = Limits(config.privacy.epsilon if budget is None else budget, config.privacy.delta)
-        book = Ledger(place, limits)
-        try:
-            part = counter.contribute(lambda: real_records(config)[0], ledger=book, dataset=DATASET, run=run, round=1)
-            spent = book.spent(DATASET)
+        with closing(Ledger(place, limits)) as book:
+            before = book.spent(DATASET)
+            try:
+                part = counter.contribute(lambda: counted, ledger=book, dataset=DATASET, run=run, round=1)
+            except BudgetExhausted:
+                raise BudgetExhausted(
+                    f"the ledger {place} says epsilon {before:.3g} of {limits.epsilon:g} spent, which leaves no room "
+                    f"for a release at privacy.epsilon={config.privacy.epsilon:g}; fit again to an earlier release, which "
+                    "costs nothing (qfed synth fit FOLDER), release at a smaller epsilon, or raise --budget"
+                ) from None
             told = (
-                f"a release made here; the ledger {place} says epsilon {spent:.3g} of {limits.epsilon:g} spent in all"
+                f"a release made here; the ledger {place} says epsilon {book.spent(DATASET):.3g} of "
+                f"{limits.epsilon:g} spent in all"
             )
-        finally:
-            book.close()
     statement = privacy_statement(plain, 1, counter.spending()).model_copy(
         update={"secure_aggregation": "none needed: the counts were made where the records are"}
     )

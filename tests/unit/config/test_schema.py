@@ -76,6 +76,8 @@ def test_file_with_its_schema() -> None:
     assert isinstance(config.columns[0], NumericColumn)
     assert isinstance(config.columns[1], CategoricalColumn)
     assert data(columns=config.columns) == config
+    unsaid = {key: value for key, value in SEX.items() if key != "kind"}
+    assert data(columns=[AGE, unsaid]) == config
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ def test_more_sites_than_records_says_how_many_fit() -> None:
         partition(dataset(5), config(), 9, 1)
     with pytest.raises(DataError, match="one to hold out"):
         partition(dataset(5), config(), 3, 1)
+    with pytest.raises(DataError, match="1 record: at least 2 are needed"):
+        partition(dataset(1), config(), 9, 1)
     with pytest.raises(ConfigError, match=r"federation\.sites=0"):
         partition(dataset(5), config(), 0, 1)
 

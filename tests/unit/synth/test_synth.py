@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qfed.config import load_config
-from qfed.errors import BudgetExhausted, ConfigError
+from qfed.errors import BudgetExhausted, ConfigError, DataError
 from qfed.generative.release import Release
 from qfed.generative.synthesizer import Synthesizer
 from qfed.synth.evaluation import INDEPENDENT, PAIRWISE, REAL, evaluate
@@ -65,6 +65,50 @@ def test_a_release_made_here_is_charged_and_a_second_one_refused(config: Path, t
     )
     more = fit_source(config, [], ledger=ledger, budget=6.0, out=tmp_path / "three")
     assert "of 6 spent" in more.told
+
+
+def own_table(folder: Path, rows: list[str]) -> Path:
+    """A configuration of an own CSV file: numbers, categories, empty cells, two classes."""
+    (folder / "own.csv").write_text("age,smoker,sick\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    config = folder / "own.toml"
+    config.write_text(
+        f"""[data]
+source = "{folder / "own.csv"}"
+columns = [{{name = "age", low = 18, high = 100, missing = 50}},
+           {{name = "smoker", categories = ["never", "former", "current"], missing = "never"}}]
+target = {{name = "sick", classes = ["no", "yes"]}}
+[synth]
+generator = "pairwise"
+""",
+        encoding="utf-8",
+    )
+    return config
+
+
+ROWS = [f"{20 + k % 70},{('never', 'former', 'current', '')[k % 4]},{('no', 'yes')[k % 2]}" for k in range(200)]
+
+
+def test_a_file_that_does_not_fit_the_schema_costs_nothing(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger.db"
+    for wrong in ("33,vaping,no", "33,never,maybe", "33,never,", "old,never,no"):
+        config = own_table(tmp_path, [*ROWS, wrong])
+        with pytest.raises(DataError, match="row 201"):
+            fit_source(config, [], ledger=ledger, out=tmp_path / "fit")
+    with pytest.raises(DataError, match="has 1 record: at least 2 are needed"):
+        fit_source(own_table(tmp_path, ROWS[:1]), [], ledger=ledger, out=tmp_path / "fit")
+    with pytest.raises(DataError, match="zero rows"):
+        fit_source(own_table(tmp_path, []), [], ledger=ledger, out=tmp_path / "fit")
+    config = own_table(tmp_path, [*ROWS, ",former,no", "140,former,no"])  # filled in; clipped to the public range
+    assert "epsilon 3 of 3 spent" in fit_source(config, [], ledger=ledger, out=tmp_path / "fit").told
+    with pytest.raises(BudgetExhausted, match=r"epsilon 3 of 3 spent.*qfed synth fit FOLDER"):
+        fit_source(config, [], ledger=ledger, out=tmp_path / "again")
+
+
+def test_a_constant_column_is_simulated_as_one(tmp_path: Path) -> None:
+    config = own_table(tmp_path, [f"30,{row.split(',', 1)[1]}" for row in ROWS])
+    fitted = fit_source(config, [], ledger=tmp_path / "ledger.db", out=tmp_path / "fit").model
+    ages = fitted.draw(500, np.random.default_rng(0)).x[:, 0]
+    assert (ages < 0).mean() > 0.9  # below the middle of 18 to 100
 
 
 def test_noise_is_that_of_the_statement(config: Path, tmp_path: Path) -> None:
