@@ -52,8 +52,8 @@ def _enough(records: int, sites: int, config: DataConfig) -> None:
         return
     if records < MIN_RECORDS:
         raise DataError(
-            f"data.source={config.source!r} has {records} record: at least {MIN_RECORDS} are needed, one to train on and "
-            "one to hold out; add records"
+            f"data.source={config.source!r} has {records} record: at least {MIN_RECORDS} are needed, one to train on "
+            "and one to hold out; add records"
         )
     reason = (
         "that is more sites than records"

@@ -118,8 +118,8 @@ def release_here(
             except BudgetExhausted:
                 raise BudgetExhausted(
                     f"the ledger {place} says epsilon {before:.3g} of {limits.epsilon:g} spent, which leaves no room "
-                    f"for a release at privacy.epsilon={config.privacy.epsilon:g}; fit again to an earlier release, which "
-                    "costs nothing (qfed synth fit FOLDER), release at a smaller epsilon, or raise --budget"
+                    f"for a release at privacy.epsilon={config.privacy.epsilon:g}; fit again to an earlier release, "
+                    "which costs nothing (qfed synth fit FOLDER), release at a smaller epsilon, or raise --budget"
                 ) from None
             told = (
                 f"a release made here; the ledger {place} says epsilon {book.spent(DATASET):.3g} of "

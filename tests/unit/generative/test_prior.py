@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from qfed.config import SynthConfig
 from qfed.generative.boltzmann import Boltzmann
@@ -11,7 +10,7 @@ from qfed.generative.pairwise import boltzmann_law, maximum_entropy, moments
 from qfed.generative.prior import CODED, penalty
 from qfed.generative.statistics import PairCounts
 
-N, RECORDS, NOISE = 8, 700.0, 20.0
+N, RECORDS, NOISE = 8, 700.0, 40.0
 COUNT = N * (N - 1) // 2
 
 
@@ -30,17 +29,19 @@ def released(law: np.ndarray, noise: float, seed: int) -> PairCounts:
     return PairCounts.of_moments([f"b{i}" for i in range(N)], RECORDS, sums, products, noise / 2, {})
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_fit_is_nearer_to_the_truth_than_without_and_keeps_what_is_strong(seed: int) -> None:
-    law = boltzmann_law(*truth(seed))
-    stats = released(law, NOISE, seed)
-    apart = {}
-    for name, weights in (("prior", penalty(stats, 0.2)), ("none", np.full(N + COUNT, 1e-3))):
-        fields, couplings = maximum_entropy(stats.means, stats.correlations, weights)
-        apart[name] = float((law * np.log(law / boltzmann_law(fields, couplings))).sum())
-        if name == "prior":
-            assert couplings[0, 1] < -0.8
-    assert apart["prior"] < 0.8 * apart["none"]
+def test_fits_are_nearer_to_the_truth_than_without_and_keep_what_is_strong() -> None:
+    apart: dict[str, list[float]] = {"prior": [], "none": []}
+    strong = []
+    for seed in range(1, 9):
+        law = boltzmann_law(*truth(seed))
+        stats = released(law, NOISE, seed)
+        for name, weights in (("prior", penalty(stats, 0.2)), ("none", np.full(N + COUNT, 1e-3))):
+            fields, couplings = maximum_entropy(stats.means, stats.correlations, weights)
+            apart[name].append(float((law * np.log(law / boltzmann_law(fields, couplings))).sum()))
+            if name == "prior":
+                strong.append(couplings[0, 1])
+    assert sum(apart["prior"]) < 0.7 * sum(apart["none"])
+    assert -1.4 < np.mean(strong) < -0.9  # the truth is -1.2, the scale of the prior 0.2
 
 
 def test_weights_grow_with_the_noise_and_fall_with_records_and_strength() -> None:
@@ -66,7 +67,7 @@ def test_pairs_of_one_code_are_left_to_the_coding() -> None:
 
 def test_the_closed_loop_ends_where_the_exact_fit_does() -> None:
     stats = released(boltzmann_law(*truth(2)), NOISE, 2)
-    config = SynthConfig(steps=120, reads=1500)
+    config = SynthConfig(steps=60, reads=600)
     machine = Boltzmann.of(config).fit(stats, np.random.default_rng(0))
     wanted = moments(boltzmann_law(*maximum_entropy(stats.means, stats.correlations, penalty(stats, config.prior))))
     found = moments(boltzmann_law(*machine.state()[1].values()))
