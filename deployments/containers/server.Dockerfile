@@ -15,7 +15,7 @@ RUN --mount=type=cache,target=/root/.cache/pip \
 FROM ${BASE}
 LABEL org.opencontainers.image.title="qfed-server" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --system --uid 10001 --user-group --home-dir /tmp --shell /usr/sbin/nologin qfed \
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin qfed \
     && install -d -o qfed -g qfed -m 0700 /data
 COPY --from=build /opt/qfed /opt/qfed
 COPY deployments/containers/health.py /opt/qfed/health.py

@@ -41,11 +41,13 @@ def free_port() -> int:
 
 
 def get(url: str, **query: str) -> Any:
-    """The JSON at a URL; an error's too."""
+    """The JSON at a URL, a refused question's too; OSError while Prometheus is not ready."""
     try:
         with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}", timeout=20) as answer:  # noqa: S310
             return json.load(answer)
     except urllib.error.HTTPError as error:
+        if error.code not in (400, 422):
+            raise
         return json.load(error)
 
 

@@ -15,14 +15,14 @@ TRY = Path(__file__).parents[2] / "deployments" / "try" / "prometheus.py"
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_every_panel_and_alert_is_answered(tmp_path: Path) -> None:
     if shutil.which("prometheus") is None:
         pytest.skip("prometheus is not on the PATH, and pip cannot install it")
     with Deployment(tmp_path, "privacy.epsilon=3") as lab:
         lab.start_server()
         lab.start_sites()
-        assert lab.wait(lab.submit()) == "completed"
+        assert lab.wait(lab.submit(), patience=500) == "completed"
         done = subprocess.run(
             [sys.executable, TRY, lab.data],
             capture_output=True,
