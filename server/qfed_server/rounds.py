@@ -31,6 +31,7 @@ from qfed.federation.optimizers import State, robust_update, server_step
 from qfed.federation.result import RoundRecord, Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.secagg import Federation, Policy
+from qfed.secagg.transcript import least_sites
 from qfed_server.channel import Channel, ClearChannel, Outcome
 from qfed_server.exchange import Exchange, Traffic, join
 from qfed_server.history import round_record, with_traffic
@@ -138,9 +139,10 @@ def _joined_by_others(grid: Grid, folder: RunFolder, cohort: Cohort, memory: Epo
 
 
 def quorum_of(folder: RunFolder) -> int:
-    """Sites that must be there for a round."""
-    federation = Federation.from_text(folder.federation_file.read_text(encoding="utf-8"))
-    return _quorum(federation.policy, folder.config, len(federation.roster))
+    """Sites that must be there for a round, and for the keys of an epoch if it begins one."""
+    federation, config = Federation.from_text(folder.federation_file.read_text(encoding="utf-8")), folder.config
+    quorum = _quorum(federation.policy, config, len(federation.roster))
+    return max(quorum, least_sites(federation)) if config.secagg.mode == "on" else quorum
 
 
 def _quorum(policy: Policy, config: RunConfig, sites: int) -> int:

@@ -18,7 +18,7 @@ from qfed.federation.result import Score
 from qfed.federation.runfolder import Checkpoint, RunFolder
 from qfed.simulation import simulate
 from qfed.simulation.arms import pooled
-from qfed_server.rounds import run_rounds
+from qfed_server.rounds import quorum_of, run_rounds
 
 OFF = ("privacy.mode=off",)
 GRID_STEP = 4.0 / 2**18
@@ -311,3 +311,14 @@ def test_an_aggregator_that_starts_again_goes_on_from_its_checkpoint(
         assert np.array_equal(moment, whole.optimizer[name])
         assert not np.array_equal(moment, before.optimizer[name])
     assert state.final == whole.final
+
+
+@pytest.mark.parametrize(
+    ("sites", "quorum", "secagg", "needed"), [(4, 0.75, "on", 4), (4, 0.75, "off", 3), (5, 0.8, "on", 4)]
+)
+def test_a_round_waits_for_as_many_sites_as_can_open_its_sum(
+    tmp_path: Path, sites: int, quorum: float, secagg: str, needed: int
+) -> None:
+    """Keys for fewer sites than the committee's threshold cannot be made: such a round would only fail."""
+    changes = (f"federation.sites={sites}", f"federation.quorum={quorum}", f"secagg.mode={secagg}")
+    assert quorum_of(Lab(tmp_path, small("privacy.mode=off", *changes)).folder) == needed
