@@ -66,11 +66,11 @@ def test_a_site_comes_and_goes_and_says_what_is_wrong(tmp_path: Path) -> None:
 
         # Killed without a word it is taken for online for half a minute, and let in again all the same.
         lab.start_site("site-0")
-        until("site-0 to be connected", lambda: lab.log("site-0").count("connected to") == 2)
+        until("site-0 to be online", lambda: "site-0" in lab.online())
         lab.kill("site-0")
-        assert status(lab, "site-0") == "online"
+        before = lab.log("site-0").count(" connected to")
         lab.start_site("site-0")
-        until("site-0 to be connected again", lambda: lab.log("site-0").count("connected to") == 3)
+        until("site-0 to be connected again", lambda: lab.log("site-0").count(" connected to") > before)
 
         # A clock that is ten minutes fast.
         lab.start("site-1", [sys.executable, "-c", WRONG_CLOCK, lab.site("site-1")])
@@ -90,11 +90,16 @@ def test_a_site_comes_and_goes_and_says_what_is_wrong(tmp_path: Path) -> None:
 def test_a_certificate_that_expires_and_is_renewed(tmp_path: Path) -> None:
     with Deployment(tmp_path) as lab:
         authority = Authority.open(lab.coordinator).renewed(datetime.now(UTC) - timedelta(days=3))  # the same key
-        hosts, left = ["localhost", "127.0.0.1"], timedelta(seconds=40)
+        began = time.monotonic()
+        lab.start_server()
+        lab.start_sites("site-0")
+        took = time.monotonic() - began  # on this machine, now
+        lab.kill("server")
+        hosts, left = ["localhost", "127.0.0.1"], timedelta(seconds=10 + 3 * took)
         authority.certify(lab.data / "tls", hosts, datetime.now(UTC) - timedelta(days=1) + left, days=1)
         end = datetime.now(UTC) + left
         lab.start_server()
-        lab.start_sites("site-0")
+        until("site-0 to be back", lambda: "site-0" in lab.online())
         time.sleep(max(0.0, (end - datetime.now(UTC)).total_seconds() + 1))
         lab.start_site("site-1")
         says(lab, "site-1", "has expired; its operator must renew it")

@@ -7,6 +7,7 @@ nothing of it may change the result, that the model is the uninterrupted run's, 
 from __future__ import annotations
 
 import json
+import signal
 import sqlite3
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from deployed import OPEN, Deployment
+from deployed import OPEN, Deployment, until
 from proxy import Proxy
 
 from qfed.federation.runfolder import Checkpoint, RunFolder
@@ -63,6 +64,15 @@ def charges(lab: Deployment, name: str) -> list[tuple[str, int]]:
         return list(database.execute("SELECT what, round FROM entry WHERE what != 'open' ORDER BY id"))
 
 
+def has_ledger(lab: Deployment, name: str) -> bool:
+    """Whether its tables are there."""
+    file = lab.site(name) / "ledger.db"
+    if not file.exists():
+        return False
+    with closing(sqlite3.connect(file)) as database:
+        return bool(database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'entry'").fetchone()[0])
+
+
 def intact(lab: Deployment, name: str) -> None:
     """The site's own books agree with each other."""
     with closing(Ledger(lab.site(name) / "ledger.db", Limits(float("inf"), 1e-5))) as ledger:
@@ -92,7 +102,7 @@ def test_a_kill_after_the_upload_and_a_broken_network_change_nothing(tmp_path: P
             lab.start_site("site-0")
             wait_until(lab, "site-1", about("received", "train", 2, before["site-1"]))
             proxy.become("cut")
-            time.sleep(2)
+            until("site-1 to notice", lambda: "Trying again" in lab.log("site-1"))
             proxy.become("pass")
             wait_until(lab, "site-1", about("received", "train", 3, before["site-1"]))
             proxy.become("swallow")
@@ -126,12 +136,14 @@ def test_a_kill_in_training_and_a_lost_committee_member(tmp_path: Path) -> None:
         lab.start_server()
         lab.start_sites()
         run = lab.submit()
-        wait_until(lab, "site-0", about("received", "train", 1))
-        time.sleep(0.3)
+        until("site-0 to be charged, and so to train", lambda: has_ledger(lab, "site-0") and charges(lab, "site-0"))
         lab.kill("site-0")
         lab.start_site("site-0")
+        wait_until(lab, "site-2", about("received", "train", 3))
+        lab.processes["site-2"].send_signal(signal.SIGSTOP)  # so that nothing is unmasked before site-1 is gone
         wait_until(lab, "site-1", about("sent", "train", 3))
         lab.kill("site-1")
+        lab.processes["site-2"].send_signal(signal.SIGCONT)
         end = end_of(lab, run)
 
         rounds = {record.round: record for record in end.rounds}
