@@ -16,7 +16,7 @@ from qfed.federation.runfolder import RunFolder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-LATE = "site-3"
+LATE = "site-4"
 
 
 def present(lab: Deployment, record: RoundRecord) -> set[str]:
@@ -50,20 +50,20 @@ def averaged(lab: Deployment, run: str) -> np.ndarray:
 
 
 def test_a_site_that_comes_late_and_one_that_leaves_and_returns(tmp_path: Path) -> None:
-    terms = ("federation.quorum=0.75", "secagg.epoch_rounds=2", "training.rounds=60")
-    with Deployment(tmp_path, *terms, sites=4, private=False, settings={"patience": 0.5}) as lab:
+    terms = ("secagg.epoch_rounds=2", "training.rounds=60")
+    with Deployment(tmp_path, *terms, sites=5, private=False, settings={"patience": 0.5}) as lab:
         lab.start_server()
         lab.start_sites(*(set(lab.names) - {LATE}))
         run = lab.submit("privacy.mode=shared")
         lab.wait_for(run, "round", 1)
         lab.start_sites(LATE)
-        until("a round with the late one", lambda: 4 in survivors(lab, run))
+        until("a round with the late one", lambda: 5 in survivors(lab, run))
         assert lab.kill("site-1", signal.SIGTERM) == 0
         since = len(survivors(lab, run))
-        until("two rounds without site-1", lambda: survivors(lab, run)[since:].count(3) >= 2)
+        until("two rounds without site-1", lambda: survivors(lab, run)[since:].count(4) >= 2)
         since = len(survivors(lab, run))
         lab.start_sites("site-1")
-        until("a round with it again", lambda: 4 in survivors(lab, run)[since:])
+        until("a round with it again", lambda: 5 in survivors(lab, run)[since:])
         lab.qfed("stop", run, "--data", lab.data)
         assert lab.wait(run) == "stopped"
         records = RunFolder(lab.run_folder(run)).checkpoint().rounds
@@ -83,7 +83,7 @@ def test_a_site_that_comes_late_and_one_that_leaves_and_returns(tmp_path: Path) 
         lab.wait_for(run, "round", 1)
         lab.start_sites(LATE)
         assert lab.wait(run) == "completed"
-        assert survivors(lab, run)[0] == 3
+        assert survivors(lab, run)[0] == 4
         found = RunFolder(lab.run_folder(run)).checkpoint().vector
         assert np.allclose(found, averaged(lab, run), atol=2e-3)
         assert not np.allclose(found, learner_for(lab.config).start, atol=2e-2)
