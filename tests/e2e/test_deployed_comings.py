@@ -33,7 +33,7 @@ def survivors(lab: Deployment, run: str) -> list[int]:
 
 
 def averaged(lab: Deployment, run: str) -> np.ndarray:
-    """The model that plain federated averaging over those who were there comes to, without encoding and masks."""
+    """The model that plain federated averaging over those who were there comes to, without encoding and masks; each site weighs the same."""
     folder = RunFolder(lab.run_folder(run))
     learner = learner_for(folder.config)
     vector = learner.start
@@ -44,13 +44,13 @@ def averaged(lab: Deployment, run: str) -> np.ndarray:
             update = learner.train(
                 vector, lambda train=train: train, ledger=None, dataset=name, run=run, round=record.round
             )
-            total, weight = total + len(train) * update, weight + len(train)
+            total, weight = total + update, weight + 1
         vector = (vector + total / weight).astype(np.float32)
     return vector
 
 
 def test_a_site_that_comes_late_and_one_that_leaves_and_returns(tmp_path: Path) -> None:
-    terms = ("secagg.epoch_rounds=2", "training.rounds=60")
+    terms = ("secagg.epoch_rounds=2", "training.rounds=60", "federation.weighting=uniform")
     with Deployment(tmp_path, *terms, sites=5, private=False, settings={"patience": 0.5}) as lab:
         lab.start_server()
         lab.start_sites(*(set(lab.names) - {LATE}))
