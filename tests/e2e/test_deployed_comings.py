@@ -33,7 +33,7 @@ def survivors(lab: Deployment, run: str) -> list[int]:
 
 
 def averaged(lab: Deployment, run: str) -> np.ndarray:
-    """The model that plain federated averaging over those who were there comes to, without encoding and masks; each site weighs the same."""
+    """The model that a plain mean over those who were there comes to round by round, without encoding and masks."""
     folder = RunFolder(lab.run_folder(run))
     learner = learner_for(folder.config)
     vector = learner.start
