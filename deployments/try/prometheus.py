@@ -29,7 +29,7 @@ PLACE = Path(__file__).parents[1]
 PATIENCE = 120.0
 SCRAPES = 5.0
 """Seconds of scraping before the questions, so that a rate has its points."""
-OCCASIONAL = ("qfed_run_drops_total", 'metric="accuracy"', 'metric="rmse"')
+OCCASIONAL = ("qfed_run_drops_total", "qfed_site_epsilon", 'metric="accuracy"', 'metric="rmse"')
 """Series that may rightly be missing: no site has dropped out; a run has one score, by its target."""
 
 

@@ -75,9 +75,10 @@ def test_the_verdict_is_told_from_the_limits() -> None:
 
 @pytest.mark.slow
 def test_shuffled_labels_score_as_chance_does_and_leaked_ones_do_not(tmp_path: Path) -> None:
-    seeds = range(6)
+    seeds = range(16)
     blind = bench.control(DIGITS, tmp_path, seeds)
-    assert abs(blind.informed.mean) < 0.35, "four standard errors of six permutations"
+    assert abs(blind.informed.mean) < 0.25, "five standard errors of sixteen permutations"
+    # About .35 with a standard error of .04: the privacy noise is fresh each time, so there must be room.
     seen = bench.control(DIGITS, tmp_path, seeds, leaking)
     assert seen.informed.low > 0
     assert "leak" in seen.verdict
