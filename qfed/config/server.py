@@ -30,7 +30,7 @@ class ServerConfig(Section):
     """Seconds for which a site that went offline is waited for in each step of a round."""
     connections: Literal["disk", "memory"] = "disk"
     """Where Flower keeps who is connected and the messages under way: in superlink.db, or in memory, which costs a
-    third of the CPU time a message and room for a model a site. No run depends on it."""
+    third to a sixth of the CPU time a message and room for a model a site. No run depends on it."""
     poll: Positive = 2.0
     """Seconds between two looks at federation.json for a newer version."""
     largest_message: Annotated[Whole, Field(ge=1, le=1024)] = 256
