@@ -7,8 +7,8 @@ token, no app bundle, and nothing that another process could be given.
 
 Its state is what is under way and nothing else: who is connected, and messages until they are answered. What must
 outlive the process is in the runs' folders. On SQLite, messages under way take room on the disk; in memory a message
-costs the server a third to a sixth of the CPU time, and a server that starts again registers its sites from the roster under
-new numbers, after which they log in anew.
+costs the server a third to a sixth of the CPU time, and a server that starts again registers its sites from the roster
+under new numbers, after which they log in anew.
 
 Departures from a stock SuperLink: a node that is still counted as online may activate itself again. It has proved that
 it holds the key, so it is the same site, started anew after a crash; Flower would make it wait for a minute. And sites
