@@ -30,7 +30,11 @@ from flwr.serverapp.strategy import (
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+INSTANCE_HEADER = "qfed-instance"
+"""Header with a random number of an agent, by which two agents with the same keys are told apart."""
+
 __all__ = [
+    "INSTANCE_HEADER",
     "Array",
     "ArrayRecord",
     "Bulyan",

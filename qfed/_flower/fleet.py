@@ -56,11 +56,9 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supernode.fleet_http_client import FleetHttpClient
 
-from qfed._flower import Message, name_message
+from qfed._flower import INSTANCE_HEADER, Message, name_message
 from qfed.errors import CertificateRefused, LinkError, NotAdmitted, RunOver, TwoAgents, Unreachable
 
-INSTANCE_HEADER = "qfed-instance"
-"""Header with a random number of this connection: it tells an agent from another one with the same keys."""
 HEARTBEAT_INTERVAL = 15.0
 """Seconds told to the aggregator; it counts a node as offline after two of them."""
 _TIMEOUT, _HEARTBEAT_TIMEOUT = 30.0, 5.0

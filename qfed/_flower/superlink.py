@@ -46,9 +46,6 @@ KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 STORAGE = (OSError, sqlite3.Error, SQLAlchemyError)
 """What is raised when the disk is full, or the database is locked or damaged."""
 
-INSTANCE_HEADER = b"qfed-instance"
-"""Header with a random number of the agent's process (fleet.py)."""
-
 Status = Literal["registered", "online", "offline"]
 
 

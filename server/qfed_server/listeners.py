@@ -24,7 +24,8 @@ from typing import Any
 
 import uvicorn
 
-from qfed._flower.superlink import INSTANCE_HEADER, KEY_HEADER, LOGIN, signed
+from qfed._flower import INSTANCE_HEADER
+from qfed._flower.superlink import KEY_HEADER, LOGIN, signed
 from qfed.errors import ConfigError
 from qfed_server.instances import Instances
 
@@ -74,7 +75,7 @@ class FleetOnly:
             key = base64.b64decode(headers.get(KEY_HEADER, b""), validate=True)
         except binascii.Error:
             key = b""
-        instance, login = headers.get(INSTANCE_HEADER, b"").decode("latin-1")[:64], path == LOGIN
+        instance, login = headers.get(INSTANCE_HEADER.encode(), b"").decode("latin-1")[:64], path == LOGIN
         came = self._instances.now()
         doubled = bool(key and instance) and self._instances.doubled(key)
         if doubled and not (signed(headers) and self._instances.spoke(key, instance, came, login=login)):
